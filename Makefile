@@ -1,0 +1,34 @@
+# `make study` runs the whole study, `make test` the tests; each sets up .venv first if it must.
+# GPU: torch comes with CUDA from the default index of Linux. Without an NVIDIA GPU,
+#   make study TORCH_INDEX=https://download.pytorch.org/whl/cpu
+# saves a download of several gigabytes.
+
+PYTHON ?= python3 python3.13 python3.12 python3.11 python
+TORCH ?= torch==2.13.0
+TORCH_INDEX ?=
+BIN := .venv/bin
+
+.PHONY: study test lab clean
+study: .venv/installed
+	$(BIN)/fustal run
+
+test: .venv/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/python -m pytest
+
+lab: .venv/installed
+	$(BIN)/jupyter lab notebooks
+
+.venv/installed: pyproject.toml requirements.lock
+	@for python in $(PYTHON); do \
+	  $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
+	    && exec $$python -m venv .venv; \
+	done; echo "Python 3.11 or newer is needed; name one: make PYTHON=/path/to/python" >&2; exit 1
+	$(BIN)/python -m pip install --quiet $(TORCH) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX))
+	$(BIN)/python -m pip install --quiet --constraint requirements.lock --editable '.[test]'
+	$(BIN)/python -m ipykernel install --sys-prefix --name fustal --display-name "FuSTAL study"
+	touch $@
+
+clean:
+	rm -rf .venv runs data/simulated

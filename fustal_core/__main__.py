@@ -1,0 +1,5 @@
+"""``python -m fustal_core``: the command line."""
+
+from fustal_core.cli import main
+
+main()
