@@ -1,0 +1,176 @@
+"""ActivityNet-style annotation files: reading, and saying everything that is wrong with them.
+
+``{"database": {VIDEO: {"subset": str, "duration": seconds, "fps": optional,
+"annotations": [{"segment": [start, end] in seconds, "label": str}]}}}``
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pandas as pd
+
+SEGMENT_COLUMNS = ("video", "label", "t_start", "t_end")
+
+
+class DataError(Exception):
+    """Bad data on disk. ``problems`` holds every problem found, one line each."""
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+
+@dataclass
+class Report:
+    """What is wrong (``problems``) and what is merely odd (``warnings``), collected on the way."""
+
+    problems: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+    def raise_problems(self) -> None:
+        """Raise one :class:`DataError` with all problems, if there are any."""
+        if self.problems:
+            raise DataError(self.problems)
+
+
+@dataclass(frozen=True)
+class Annotations:
+    """One annotation file.
+
+    videos: index ``video``; columns ``subset`` (as spelt in the file), ``duration_s`` and ``fps``
+    (NaN where the file does not say).
+    segments: columns ``video``, ``label``, ``t_start``, ``t_end`` (seconds), in file order.
+    """
+
+    videos: pd.DataFrame
+    segments: pd.DataFrame
+
+
+def segments_frame(rows: list[tuple[str, str, float, float]]) -> pd.DataFrame:
+    """Rows (video, label, t_start, t_end) as a frame with the right types, also when empty."""
+    frame = pd.DataFrame(rows, columns=list(SEGMENT_COLUMNS))
+    return frame.astype({"video": str, "label": str, "t_start": float, "t_end": float})
+
+
+def _number(value: object) -> float:
+    """A JSON number, or a number written as text as some releases do; NaN for anything else."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return math.nan
+    try:
+        return float(value)
+    except (ValueError, OverflowError):
+        return math.nan
+
+
+def _listed_twice(pairs: list[tuple[str, object]]) -> list[str]:
+    """A line for each key that occurs more than once, with the subsets if they are videos."""
+    lines = []
+    for key, count in Counter(key for key, _ in pairs).items():
+        if count > 1:
+            values = [value for name, value in pairs if name == key]
+            subsets = [str(value.get("subset")) for value in values if isinstance(value, dict)]
+            where = f" (subsets {', '.join(subsets)})" if subsets else ""
+            lines.append(f"{key!r} is listed {count} times{where}, expected once")
+    return lines
+
+
+def read_json(path: Path, report: Report) -> object:
+    """The file's content; ``None`` with a problem reported when there is none to read.
+
+    A key written twice is kept silently by ``json``: in a database it is a video listed twice, in
+    both splits for instance, so it is a problem.
+    """
+
+    def unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
+        if len(dict(pairs)) < len(pairs):
+            report.problems.extend(f"{path}: {text}" for text in _listed_twice(pairs))
+        return dict(pairs)
+
+    try:
+        return json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=unique)
+    except FileNotFoundError:
+        report.problems.append(f"{path}: no such file")
+    except OSError as error:
+        report.problems.append(f"{path}: cannot be read: {error.strerror}")
+    except (ValueError, RecursionError) as error:
+        report.problems.append(f"{path}: not valid JSON: {error}")
+    return None
+
+
+def _read_segment(entry: object, where: str, report: Report) -> tuple[str, float, float] | None:
+    """(label, start, end) of one annotation, or ``None`` with the problem reported."""
+    if not isinstance(entry, Mapping):
+        report.problems.append(f"{where}: found {entry!r}, expected segment and label")
+        return None
+    label, segment = entry.get("label"), entry.get("segment")
+    if not isinstance(label, str) or not label.strip():
+        report.problems.append(f"{where}: label {label!r}, expected a class name")
+        return None
+    times = [_number(value) for value in segment] if isinstance(segment, list) else []
+    if len(times) != 2 or not all(map(math.isfinite, times)):
+        report.problems.append(f"{where}: segment {segment!r}, expected [start, end] in seconds")
+        return None
+    start, end = times
+    if end <= start:
+        report.problems.append(
+            f"{where}: segment [{start:g}, {end:g}] s of {label}, expected its end after its start"
+        )
+        return None
+    return label, start, end
+
+
+def _read_video(
+    video: str, entry: object, where: str, report: Report
+) -> tuple[str, float, float, list]:
+    """(subset, duration, fps, annotations) of one database entry, problems reported."""
+    if not isinstance(entry, Mapping):
+        report.problems.append(f"{where}: found {entry!r}, expected an object")
+        return "", math.nan, math.nan, []
+    if not video or "/" in video or "\\" in video or video in {".", ".."}:
+        report.problems.append(f"{where}: its name is also a file name, expected no slash in it")
+    subset = entry.get("subset")
+    if not isinstance(subset, str):
+        report.problems.append(f"{where}: subset {subset!r}, expected a name such as 'train'")
+        subset = ""
+    values = {}
+    for key in ("duration", "fps"):
+        values[key] = _number(entry[key]) if key in entry else math.nan
+        if key in entry and not (math.isfinite(values[key]) and values[key] > 0):
+            report.problems.append(f"{where}: {key} {entry[key]!r}, expected a positive number")
+            values[key] = math.nan
+    annotations = entry.get("annotations")
+    if not isinstance(annotations, list):
+        report.problems.append(f"{where}: annotations {annotations!r}, expected a list")
+        annotations = []
+    return subset, values["duration"], values["fps"], annotations
+
+
+def read_annotations(path: Path, report: Report) -> Annotations | None:
+    """Read an ActivityNet-style file; problems go to ``report``, sound entries are returned.
+
+    Returns ``None`` when the file has no database at all.
+    """
+    content = read_json(path, report)
+    if content is None:
+        return None
+    database = content.get("database") if isinstance(content, Mapping) else None
+    if not isinstance(database, Mapping) or not database:
+        report.problems.append(f"{path}: expected an object with a non-empty 'database' of videos")
+        return None
+    videos, rows = {}, []
+    for video, entry in database.items():
+        where = f"{path}: video {video}"
+        subset, duration_s, fps, annotations = _read_video(video, entry, where, report)
+        videos[video] = (subset, duration_s, fps)
+        for position, annotation in enumerate(annotations):
+            segment = _read_segment(annotation, f"{where}: annotation {position}", report)
+            if segment is not None:
+                rows.append((video, *segment))
+    frame = pd.DataFrame.from_dict(videos, orient="index", columns=["subset", "duration_s", "fps"])
+    return Annotations(frame.rename_axis("video"), segments_frame(rows))

@@ -1,0 +1,107 @@
+"""Result files: the way there and back, and every problem of a bad one in one report."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from fustal_core import published
+from fustal_core.annotations import DataError
+from fustal_core.metrics import DETECTION_COLUMNS
+from fustal_core.results import read_detections, read_ground_truth, write_detections
+
+DETECTIONS = pd.DataFrame(
+    [("v", "run", 0.5, 2.25, 0.1), ("w", "run", 0.0, 1.0, 0.7), ("v", "jump", 1 / 3, 4.0, 0.9)],
+    columns=[*DETECTION_COLUMNS],
+)
+
+
+def test_there_and_back(tmp_path: Path) -> None:
+    path = tmp_path / "new folder" / "detections.json"
+    write_detections(path, DETECTIONS, version="tests")
+    expected = DETECTIONS.iloc[[2, 0, 1]].reset_index(drop=True)
+    pd.testing.assert_frame_equal(read_detections(path), expected)
+    content = json.loads(path.read_text())
+    assert content["version"] == "tests"
+    assert content["external_data"] == {}
+    assert content["results"]["w"] == [{"label": "run", "score": 0.7, "segment": [0.0, 1.0]}]
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_no_detections(tmp_path: Path) -> None:
+    write_detections(tmp_path / "none.json", DETECTIONS[:0], version="tests")
+    frame = read_detections(tmp_path / "none.json")
+    assert frame.empty
+    assert list(frame.columns) == [*DETECTION_COLUMNS]
+
+
+def test_a_number_that_json_cannot_hold_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "detections.json"
+    write_detections(path, DETECTIONS, version="old")
+    with pytest.raises(ValueError, match="JSON"):
+        write_detections(path, DETECTIONS.assign(score=float("nan")), version="new")
+    assert json.loads(path.read_text())["version"] == "old"
+
+
+def test_all_problems_of_a_file_in_one_report(tmp_path: Path) -> None:
+    good = {"label": "run", "score": 1, "segment": [0, 1]}
+    results = {
+        "a": [good, good | {"segment": [3, 1]}, good | {"score": "0.5"}],
+        "b": {"label": "run"},
+        "c": [good | {"label": 7}, good | {"segment": [0, None]}, "run", good | {"score": True}],
+    }
+    path = tmp_path / "bad.json"
+    path.write_text(json.dumps({"results": results}))
+    with pytest.raises(DataError) as caught:
+        read_detections(path)
+    problems = caught.value.problems
+    assert len(problems) == 7
+    assert all(str(path) in problem and "expected" in problem for problem in problems)
+    assert "video a: detection 1: segment [3, 1] is reversed" in problems[0]
+    assert "score '0.5'" in problems[1]
+    assert "video b" in problems[2]
+    assert "label 7" in problems[3]
+
+
+@pytest.mark.parametrize("text", ["", "[1, 2]", '{"database": {}}', '{"results": []}'])
+def test_files_that_are_no_results(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "odd.json"
+    path.write_text(text)
+    with pytest.raises(DataError, match=r"odd\.json"):
+        read_detections(path)
+    with pytest.raises(DataError, match=r"missing\.json"):
+        read_detections(tmp_path / "missing.json")
+
+
+def test_ground_truth_of_a_subset(tmp_path: Path) -> None:
+    def video(subset: str) -> dict:
+        annotations = [{"segment": [1, 2], "label": "run"}]
+        return {"subset": subset, "duration": 9.0, "annotations": annotations}
+
+    path = tmp_path / "truth.json"
+    database = {"a": video("Test"), "b": video("validation"), "c": video("Test")}
+    path.write_text(json.dumps({"database": database}))
+    assert read_ground_truth(path).segments["video"].tolist() == ["a", "b", "c"]
+    test = read_ground_truth(path, "testing")
+    assert test.segments["video"].tolist() == test.videos.index.tolist() == ["a", "c"]
+    assert test.videos.loc["a", "duration_s"] == 9
+    with pytest.raises(DataError, match=r"no video in subset 'training'.*Test, validation"):
+        read_ground_truth(path, "training")
+
+
+def test_published_tables_are_complete_and_in_percent() -> None:
+    thumos = published.thumos14().set_index("method")
+    assert thumos.loc["FuSTAL", "avg 0.1:0.7"] == 50.8
+    cola = thumos.loc["CoLA (released code)"]
+    steps = [cola[f"mAP@0.{i}"] for i in range(1, 8)]
+    assert sum(steps) / 7 == pytest.approx(cola["avg 0.1:0.7"], abs=0.06)
+    assert published.activitynet13().set_index("method").loc["SAL", "avg 0.5:0.95"] == 28.8
+    assert thumos["source"].notna().all()
+
+
+def test_the_papers_histogram() -> None:
+    histogram = published.paper_iou_histogram()
+    assert (histogram["bin_high"] - histogram["bin_low"]).tolist() == pytest.approx([0.1] * 10)
+    assert histogram["false_positives"].is_monotonic_decreasing
+    assert histogram["true_positives"].sum() == 4351
