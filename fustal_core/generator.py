@@ -1,0 +1,255 @@
+"""FuSTAL stage 1, Generation: the cross-video contrastive generator.
+
+A classification model over snippets (CoLA's backbone) yields a temporal class activation sequence
+(T-CAS) and an actionness curve. Snippet mining picks easy and hard action and background snippets, and
+two contrastive losses refine their embeddings: the in-video one of CoLA, and the cross-video one of
+FuSTAL in which the hard snippets of a video are pulled towards the easy snippets of *another* video
+with the same classes.
+
+Symbols: B videos, T snippets, D feature channels, H embedding channels, C classes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+EASY_SHARE = 5
+"""k_easy = floor(T / 5)."""
+HARD_SHARE = 20
+"""k_hard = floor(T / 20)."""
+SMALL_WINDOW, LARGE_WINDOW = 3, 6
+"""m and M of the erosions and dilations that find the hard snippets."""
+TEMPERATURE = 0.07
+"""tau of the contrast."""
+
+
+@dataclass(frozen=True)
+class GeneratorOutput:
+    """What the generator says about a batch.
+
+    Attributes:
+        embeddings: (B, T, H), >= 0.
+        cas: T-CAS, (B, T, C), >= 0.
+        actionness: (B, T), sum of the T-CAS over classes, >= 0.
+        video_scores: (B, C), softmax over classes of the mean of the k_easy largest T-CAS values.
+    """
+
+    embeddings: Tensor
+    cas: Tensor
+    actionness: Tensor
+    video_scores: Tensor
+
+
+@dataclass(frozen=True)
+class MinedSnippets:
+    """Embeddings of the mined snippets, (B, k_easy, H) for easy and (B, k_hard, H) for hard ones."""
+
+    easy_action: Tensor
+    hard_action: Tensor
+    easy_background: Tensor
+    hard_background: Tensor
+
+
+@dataclass(frozen=True)
+class GeneratorLoss:
+    """Scalars: ``total = classification + contrast_weight * contrast``."""
+
+    total: Tensor
+    classification: Tensor
+    contrast: Tensor
+    in_video: Tensor
+    cross_video: Tensor
+
+
+class CrossVideoGenerator(nn.Module):
+    """The actionness model of CoLA, which FuSTAL trains with the cross-video contrast.
+
+    Args:
+        in_channels: D, feature channels.
+        num_classes: C.
+        hidden_channels: H, embedding channels.
+    """
+
+    def __init__(self, in_channels: int, num_classes: int, hidden_channels: int = 2048) -> None:
+        super().__init__()
+        self.embedding = nn.Conv1d(in_channels, hidden_channels, kernel_size=3, padding=1)
+        self.classifier = nn.Conv1d(hidden_channels, num_classes, kernel_size=1, bias=False)
+
+    def forward(self, features: Tensor, rng: torch.Generator | None = None) -> GeneratorOutput:
+        """Score a batch.
+
+        Args:
+            features: (B, T, D).
+            rng: source of the dropout mask in training mode; torch's default if None.
+
+        Raises:
+            ValueError: features of another shape or channel number.
+        """
+        expected = self.embedding.in_channels
+        if features.ndim != 3 or features.shape[2] != expected:
+            raise ValueError(f"expected features (B, T, {expected}), got {tuple(features.shape)}")
+        hidden = F.relu(self.embedding(features.transpose(1, 2)))  # (B, H, T)
+        kept = dropout(hidden, 0.7, rng) if self.training else hidden
+        cas = F.relu(self.classifier(kept)).transpose(1, 2)  # (B, T, C)
+        return GeneratorOutput(
+            embeddings=hidden.transpose(1, 2),
+            cas=cas,
+            actionness=cas.sum(2),
+            video_scores=video_scores(cas),
+        )
+
+
+def dropout(x: Tensor, p: float, rng: torch.Generator | None) -> Tensor:
+    """Inverted dropout with an explicit source of randomness."""
+    keep = torch.empty_like(x).bernoulli_(1 - p, generator=rng)
+    return x * keep / (1 - p)
+
+
+def video_scores(cas: Tensor) -> Tensor:
+    """Softmax over classes of the mean of the floor(T/5) largest T-CAS values; (B,T,C) -> (B,C)."""
+    k_easy = max(1, cas.shape[1] // EASY_SHARE)
+    return cas.topk(k_easy, dim=1).values.mean(1).softmax(1)
+
+
+def snippet_mask(actionness: Tensor, rng: torch.Generator | None) -> Tensor:
+    """The mask m of snippet mining: Dropout(0.6) of ones, (B, T), drawn anew at each training step."""
+    return dropout(torch.ones_like(actionness), 0.6, rng)
+
+
+def mine_snippets(
+    actionness: Tensor, embeddings: Tensor, mask: Tensor | None = None
+) -> MinedSnippets:
+    """Easy and hard snippets of each video (FuSTAL, stage 1, "snippet mining").
+
+    The choice carries no gradient, the embeddings do. Everything stays on the inputs' device:
+    erosion and dilation are poolings.
+
+    Args:
+        actionness: (B, T), >= 0.
+        embeddings: (B, T, H).
+        mask: (B, T), weights of the easy snippets in training, see :func:`snippet_mask`.
+
+    Raises:
+        ValueError: shapes that do not fit each other.
+    """
+    if actionness.ndim != 2 or embeddings.shape[:2] != actionness.shape:
+        raise ValueError(
+            "expected actionness (B, T) and embeddings (B, T, H), "
+            f"got {tuple(actionness.shape)} and {tuple(embeddings.shape)}"
+        )
+    actionness = actionness.detach()
+    weights = 1 if mask is None else mask
+    num_snippets = actionness.shape[1]
+    k_easy = max(1, num_snippets // EASY_SHARE)
+    k_hard = max(1, num_snippets // HARD_SHARE)
+    inner, outer = hard_regions(actionness)
+    inactivity = actionness.amax(1, keepdim=True) - actionness
+    return MinedSnippets(
+        easy_action=_gather_top(embeddings, actionness * weights, k_easy),
+        hard_action=_gather_top(embeddings, actionness * inner, k_hard),
+        easy_background=_gather_top(embeddings, inactivity * weights, k_easy),
+        hard_background=_gather_top(embeddings, actionness * outer, k_hard),
+    )
+
+
+def hard_regions(actionness: Tensor) -> tuple[Tensor, Tensor]:
+    """Inner and outer rim of each active run, booleans (B, T).
+
+    Active means strictly above the median over time. Inner rim: eroded by m = 3 and not by M = 6;
+    outer rim: dilated by M and not by m.
+    """
+    # The median of an even number of values may lie between the two middle ones; strictly above it
+    # or strictly above the lower middle one (torch's median) is the same set.
+    active = actionness > actionness.median(1, keepdim=True).values
+    inner = erode(active, SMALL_WINDOW) & ~erode(active, LARGE_WINDOW)
+    outer = dilate(active, LARGE_WINDOW) & ~dilate(active, SMALL_WINDOW)
+    return inner, outer
+
+
+def dilate(active: Tensor, window: int) -> Tensor:
+    """Binary dilation of each row, (B, T) -> (B, T), equal to scipy.ndimage's with a flat window."""
+    return _window_max(active.float(), window, right_heavy=False).bool()
+
+
+def erode(active: Tensor, window: int) -> Tensor:
+    """Binary erosion of each row with border value 0, (B, T) -> (B, T), as scipy.ndimage's."""
+    return ~_window_max((~active).float(), window, right_heavy=True, border=1.0).bool()
+
+
+def _window_max(x: Tensor, window: int, right_heavy: bool, border: float = 0.0) -> Tensor:
+    # An even window is off-centre by one: scipy's erosion looks one further to the left, its
+    # dilation, with the mirrored window, one further to the right.
+    long, short = window // 2, (window - 1) // 2
+    left, right = (long, short) if right_heavy else (short, long)
+    padded = F.pad(x, (left, right), value=border)
+    return F.max_pool1d(padded[:, None], window, stride=1)[:, 0]
+
+
+def _gather_top(embeddings: Tensor, values: Tensor, k: int) -> Tensor:
+    # A stable sort makes ties (snippets with value 0 when a region is small) go to the earliest.
+    order = values.sort(dim=1, descending=True, stable=True).indices[:, :k]
+    return embeddings.gather(1, order[:, :, None].expand(-1, -1, embeddings.shape[2]))
+
+
+def generator_loss(
+    output: GeneratorOutput,
+    labels: Tensor,
+    mask: Tensor | None = None,
+    *,
+    contrast_weight: float = 0.01,
+    cross_video_weight: float = 0.2,
+) -> GeneratorLoss:
+    """L = L_cls + 0.01 * (L_IV + 0.2 / #pairs * sum of L_CV) (FuSTAL, stage 1).
+
+    Args:
+        output: of the generator for B videos.
+        labels: (B, C) multi-hot, at least one class per video.
+        mask: (B, T) of :func:`snippet_mask` in training, None otherwise.
+        contrast_weight: 0.01.
+        cross_video_weight: 0.2; 0 leaves CoLA's losses.
+    """
+    targets = labels / labels.sum(1, keepdim=True)
+    classification = F.binary_cross_entropy(output.video_scores, targets)
+    mined = mine_snippets(output.actionness, output.embeddings, mask)
+    in_video, cross_video = contrast_losses(mined, labels)
+    contrast = in_video + cross_video_weight * cross_video
+    total = classification + contrast_weight * contrast
+    return GeneratorLoss(total, classification, contrast, in_video, cross_video)
+
+
+def contrast_losses(mined: MinedSnippets, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """In-video contrast L_IV, and the mean over pairs of the cross-video contrast L_CV.
+
+    A pair is two videos of the batch with identical label vectors; without one the second is 0.
+    Every row (query video, key video) of both is one entry of a (B, B) table: the diagonal is the
+    in-video contrast, the off-diagonal entries of identical labels the cross-video one.
+    """
+    action = nce_table(mined.hard_action, mined.easy_action, mined.easy_background)
+    background = nce_table(mined.hard_background, mined.easy_background, mined.easy_action)
+    table = action + background
+    same = (labels[:, None] == labels[None]).all(2).fill_diagonal_(False)
+    # L_CV averages the two directions of a pair, so its mean over pairs is the mean over rows.
+    cross_video = (table * same).sum() / same.sum().clamp(min=1)
+    return table.diagonal().mean(), cross_video
+
+
+def nce_table(queries: Tensor, keys: Tensor, negatives: Tensor) -> Tensor:
+    """NCE of every query video against every key video, (B, B): row j, column i is (q_j, k_i, N_i).
+
+    NCE(q, k, N) = -log( exp(q.k/tau) / (exp(q.k/tau) + sum_n exp(q.n/tau)) ), with q and k the means
+    of a video's snippets, and q, k and every n normalised over channels.
+
+    Args:
+        queries: (B, k_hard, H); keys: (B, k_easy, H); negatives: (B, k_easy, H).
+    """
+    query = F.normalize(queries.mean(1), dim=1)
+    key = F.normalize(keys.mean(1), dim=1)
+    negative = F.normalize(negatives, dim=2)
+    positive_logits = query @ key.T / TEMPERATURE  # (B, B)
+    negative_logits = torch.einsum("jh,inh->jin", query, negative) / TEMPERATURE  # (B, B, k_easy)
+    logits = torch.cat([positive_logits[:, :, None], negative_logits], dim=2)
+    return logits.logsumexp(2) - positive_logits

@@ -1,0 +1,312 @@
+"""Proposals from a T-CAS and an actionness curve, and the suppression of overlapping ones.
+
+FuSTAL, stage 1, "Proposals": both curves are normalised, upsampled, and cut at 43 thresholds; every run
+above a threshold is a candidate, scored by its outer-inner contrast and thinned by NMS per class. All
+thresholds of all classes of a video are handled at once: runs come from one difference of a (threshold,
+position) mask, means inside and outside from cumulative sums.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+CAS_THRESHOLDS = np.arange(0.0, 0.25, 0.025)
+"""0.0, 0.025 .. 0.225 on the T-CAS of a class."""
+ACTIONNESS_THRESHOLDS = np.arange(0.1, 0.925, 0.025)
+"""0.1, 0.125 .. 0.9 on the actionness."""
+UPSAMPLING = 24
+MARGIN = 0.25
+"""Width of the outer margin on each side, as a share of a candidate's length."""
+CLASS_SCORE_WEIGHT = 0.2
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Runs above thresholds, before NMS: class index, score, first and last position (inclusive)."""
+
+    label: np.ndarray
+    score: np.ndarray
+    first: np.ndarray
+    last: np.ndarray
+
+
+def generate_proposals(
+    cas: Tensor | np.ndarray,
+    actionness: Tensor | np.ndarray,
+    video_scores: Tensor | np.ndarray,
+    num_snippets: int,
+    seconds_per_snippet: float,
+    *,
+    nms: bool = True,
+    nms_tiou: float = 0.5,
+    class_threshold: float = 0.2,
+    legacy_plus_one: bool = True,
+    classes: np.ndarray | None = None,
+) -> pd.DataFrame:
+    """Proposals of one video.
+
+    Args:
+        cas: (T', C) T-CAS, >= 0.
+        actionness: (T',), >= 0.
+        video_scores: (C,) in [0, 1].
+        num_snippets: L, the video's own number of snippets (T' of them were fed to the model).
+        seconds_per_snippet: stride of the features in seconds.
+        nms: False gives the candidates before NMS.
+        nms_tiou: NMS per class keeps a proposal whose tIoU with every better one is below this.
+        class_threshold: classes with a video score >= this are proposed, the arg-max if none is.
+        legacy_plus_one: lengths as end - start + 1, in seconds, in areas and overlap of the NMS: a
+            habit of the pixel era in the released code, which merges short actions.
+        classes: class indices to propose instead of those chosen by ``class_threshold``.
+
+    Returns:
+        Columns ``label`` (class index), ``score``, ``t_start``, ``t_end`` (s): after NMS by class
+        and falling score.
+
+    Raises:
+        ValueError: shapes that do not fit each other.
+    """
+    cas, actionness, video_scores = _arrays(cas, actionness, video_scores)
+    if classes is None:
+        classes = np.flatnonzero(video_scores >= class_threshold)
+        classes = classes if len(classes) else np.array([video_scores.argmax()])
+    found = find_candidates(
+        upsample(normalise(cas[:, classes])),
+        upsample(normalise(actionness[:, None]))[:, 0],
+        video_scores[classes],
+    )
+    # Upsampled position u lies at u * stride * L / (24 * T' * fps) seconds.
+    seconds = seconds_per_snippet * num_snippets / (UPSAMPLING * len(cas))
+    segments = np.stack([found.first, found.last + 1], axis=1) * seconds
+    kept = np.arange(len(segments))
+    if nms:
+        kept = _nms_per_class(found.label, segments, found.score, nms_tiou, legacy_plus_one)
+    return pd.DataFrame(
+        {
+            "label": classes[found.label[kept]],
+            "score": found.score[kept],
+            "t_start": segments[kept, 0],
+            "t_end": segments[kept, 1],
+        }
+    )
+
+
+def _arrays(*inputs: Tensor | np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    cas, actionness, scores = (
+        x.detach().cpu().numpy() if isinstance(x, Tensor) else np.asarray(x) for x in inputs
+    )
+    if cas.ndim != 2 or actionness.shape != cas.shape[:1] or scores.shape != cas.shape[1:]:
+        raise ValueError(
+            "expected cas (T, C), actionness (T,), video_scores (C,), "
+            f"got {cas.shape}, {actionness.shape}, {scores.shape}"
+        )
+    return cas, actionness, scores
+
+
+def normalise(curves: np.ndarray) -> np.ndarray:
+    """Min-max over time to [0, 1] per curve, (T, K) -> (T, K).
+
+    Minimum and maximum pass a ReLU first, and a range of 0 counts as 1.
+    """
+    low = np.maximum(curves.min(0), 0)
+    width = np.maximum(curves.max(0), 0) - low
+    return np.clip((curves - low) / np.where(width > 0, width, 1), 0, 1)
+
+
+def upsample(curves: np.ndarray, factor: int = UPSAMPLING) -> np.ndarray:
+    """Linear interpolation along time at positions 0, 1/factor, ... < T; (T, K) -> (factor*T, K).
+
+    Beyond the last snippet the last step is extrapolated; a single snippet is repeated.
+    """
+    if len(curves) == 1:
+        return np.repeat(curves, factor, axis=0)
+    curves = curves.astype(float)
+    step = np.diff(curves, axis=0)
+    step = np.concatenate([step, step[-1:]])  # (T, K)
+    fraction = np.arange(factor)[None, :, None] / factor
+    return (curves[:, None] + fraction * step[:, None]).reshape(-1, curves.shape[1])
+
+
+def find_candidates(cas: np.ndarray, actionness: np.ndarray, scores: np.ndarray) -> Candidates:
+    """Every run of at least 2 positions above any threshold, with its outer-inner score.
+
+    Args:
+        cas: (N, K) normalised upsampled T-CAS of the K proposed classes.
+        actionness: (N,) normalised upsampled actionness.
+        scores: (K,) video scores of these classes.
+
+    Returns:
+        Candidates whose ``label`` indexes the K classes.
+    """
+    num_classes = cas.shape[1]
+    # Rows: the zeroed T-CAS for each class and T-CAS threshold, then the T-CAS itself, once a class.
+    zeroed = cas.T[:, None] * (cas.T[:, None] >= CAS_THRESHOLDS[:, None])  # (K, 10, N)
+    maps = np.concatenate([zeroed.reshape(-1, len(cas)), cas.T])
+    active = (actionness >= ACTIONNESS_THRESHOLDS[:, None]) & (actionness > 0)  # (33, N)
+    cas_row, cas_first, cas_last = find_runs(maps[: -num_classes or None] > 0)
+    act_row, act_first, act_last = find_runs(active)
+    # Runs of the actionness serve every class.
+    class_of_run = np.repeat(np.arange(num_classes), len(act_row))
+    label = np.concatenate([cas_row // len(CAS_THRESHOLDS), class_of_run])
+    row = np.concatenate([cas_row, num_classes * len(CAS_THRESHOLDS) + class_of_run])
+    first = np.concatenate([cas_first, np.tile(act_first, num_classes)])
+    last = np.concatenate([cas_last, np.tile(act_last, num_classes)])
+    contrast = outer_inner_contrast(maps, row, first, last)
+    return Candidates(label, contrast + CLASS_SCORE_WEIGHT * scores[label], first, last)
+
+
+def find_runs(mask: np.ndarray, shortest: int = 2) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Maximal runs of True in each row of a boolean (R, N): row, first and last position (inclusive)."""
+    border = np.zeros((len(mask), 1), dtype=bool)
+    edges = np.diff(np.concatenate([border, mask, border], axis=1).view(np.int8), axis=1)
+    row, first = np.nonzero(edges == 1)
+    last = np.nonzero(edges == -1)[1] - 1
+    long = last - first + 1 >= shortest
+    return row[long], first[long], last[long]
+
+
+def outer_inner_contrast(
+    maps: np.ndarray, row: np.ndarray, first: np.ndarray, last: np.ndarray, margin: float = MARGIN
+) -> np.ndarray:
+    """Mean of a map inside each run minus its mean in the outer margin (0 if there is no margin).
+
+    Args:
+        maps: (R, N).
+        row, first, last: (M,) the map of each run and its positions, inclusive.
+        margin: share of the length on each side; positions are truncated to whole ones and cut at
+            the map's ends.
+    """
+    length = last - first + 1
+    outer_first = np.maximum(0, (first - margin * length).astype(int))
+    outer_last = np.minimum(maps.shape[1] - 1, (last + margin * length).astype(int))
+    sums = np.zeros((maps.shape[0], maps.shape[1] + 1))
+    np.cumsum(maps, axis=1, out=sums[:, 1:])
+    inside = sums[row, last + 1] - sums[row, first]
+    around = sums[row, outer_last + 1] - sums[row, outer_first] - inside
+    margin_length = (outer_last - outer_first + 1) - length
+    return inside / length - around / np.maximum(margin_length, 1)
+
+
+def _nms_per_class(
+    labels: np.ndarray, segments: np.ndarray, scores: np.ndarray, tiou: float, plus_one: bool
+) -> np.ndarray:
+    kept = [np.zeros(0, dtype=int)]
+    for label in np.unique(labels):
+        rows = np.flatnonzero(labels == label)
+        kept.append(rows[nms(segments[rows], scores[rows], tiou, legacy_plus_one=plus_one)])
+    return np.concatenate(kept)
+
+
+def nms(
+    segments: np.ndarray, scores: np.ndarray, tiou: float, *, legacy_plus_one: bool = False
+) -> np.ndarray:
+    """Greedy non-maximum suppression: indices kept, by falling score.
+
+    Args:
+        segments: (N, 2) in seconds.
+        scores: (N,).
+        tiou: a segment goes when its tIoU with a better kept one reaches this.
+        legacy_plus_one: lengths as end - start + 1.
+    """
+    order = np.argsort(-scores, kind="stable")
+    start, end = segments[order].T
+    extra = float(legacy_plus_one)
+    kept = []
+    remaining = np.arange(len(order))
+    while remaining.size:
+        best, remaining = remaining[0], remaining[1:]
+        kept.append(best)
+        inter = np.minimum(end[best], end[remaining]) - np.maximum(start[best], start[remaining])
+        inter = np.maximum(inter + extra, 0)
+        lengths = end[remaining] - start[remaining] + extra
+        union = end[best] - start[best] + extra + lengths - inter
+        remaining = remaining[inter < tiou * union]
+    return order[np.array(kept, dtype=int)]
+
+
+def soft_nms(
+    segments: Tensor | np.ndarray,
+    scores: Tensor | np.ndarray,
+    sigma: float,
+    min_score: float = 0.0,
+    legacy_plus_one: bool = False,
+) -> tuple[Tensor | np.ndarray, Tensor | np.ndarray]:
+    """Gaussian soft-NMS: each pick multiplies the others' scores by exp(-tIoU^2 / sigma).
+
+    Args:
+        segments: (N, 2).
+        scores: (N,).
+        sigma: width of the Gaussian.
+        min_score: segments whose score falls below this are dropped.
+        legacy_plus_one: lengths as end - start + 1.
+
+    Returns:
+        Segments (M, 2) and decayed scores (M,) in falling order; the kind that was given.
+    """
+    as_numpy = not isinstance(segments, Tensor)
+    pair = (torch.as_tensor(segments), torch.as_tensor(scores))
+    picked, decayed = batched_soft_nms(
+        pair[0][None],
+        pair[1][None],
+        sigma,
+        min_score=min_score,
+        max_picks=len(scores),
+        legacy_plus_one=legacy_plus_one,
+    )
+    alive = torch.isfinite(decayed[0])
+    result = picked[0][alive], decayed[0][alive]
+    return (result[0].numpy(), result[1].numpy()) if as_numpy else result
+
+
+def batched_soft_nms(
+    segments: Tensor,
+    scores: Tensor,
+    sigma: float,
+    *,
+    min_score: float,
+    max_picks: int,
+    legacy_plus_one: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """Gaussian soft-NMS of G groups at once; one step picks the best segment of every group.
+
+    Args:
+        segments: (G, N, 2).
+        scores: (G, N); -inf marks an empty place.
+        sigma: width of the Gaussian.
+        min_score: a group ends when its best remaining score is below this.
+        max_picks: at most this many picks a group.
+        legacy_plus_one: lengths as end - start + 1.
+
+    Returns:
+        Segments (G, M, 2) and scores (G, M) in falling order, M <= max_picks; -inf in empty places.
+    """
+    num_groups, num_segments, _ = segments.shape
+    start, end = segments[..., 0].contiguous(), segments[..., 1].contiguous()
+    extra = float(legacy_plus_one)
+    lengths = end - start + extra
+    left = scores.clone()
+    groups = torch.arange(num_groups, device=scores.device)
+    picks, values = [], []
+    for _ in range(min(max_picks, num_segments)):
+        value, pick = left.max(1)
+        value = value.masked_fill(value < min_score, -torch.inf)
+        if not torch.isfinite(value).any():
+            break
+        picks.append(pick)
+        values.append(value)
+        inter = torch.minimum(end, end[groups, pick, None])
+        inter -= torch.maximum(start, start[groups, pick, None])
+        inter = (inter + extra).clamp_(min=0)
+        union = lengths + lengths[groups, pick, None] - inter
+        tiou = inter / union.clamp(min=1e-12)
+        # The floor keeps -inf (a taken place) times a vanishing decay from becoming NaN.
+        left *= torch.exp(tiou.square_() / -sigma).clamp_(min=1e-30)
+        left[groups, pick] = -torch.inf
+    if not picks:
+        return segments[:, :0], scores[:, :0]
+    chosen = torch.stack(picks, dim=1)
+    return segments[groups[:, None], chosen], torch.stack(values, dim=1)
