@@ -102,12 +102,12 @@ class StudentSettings(_Settings):
     bins: Count = Field(16, description="trident bins on each side of a border")
     window_factor: Positive = Field(5, description="k of the SGP block: large window of (w+1)*k")
     drop_path: Annotated[float, Field(ge=0, lt=1)] = Field(0.1, description="in branch blocks")
-    depthwise_std: NonNegative = Field(
-        0.0, description="standard deviation of the initial depth-wise weights of the SGP blocks"
-    )
     init_scale: NonNegative = Field(1e-4, description="initial scale of the affine drop path")
     depthwise_std: NonNegative = Field(
         0.0, description="initial depth-wise weights of the SGP block; at 0 they stay 0"
+    )
+    mil_dropout: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.7, description="dropout on the logits of L_MIL"
     )
     global_mean: Literal["padded", "masked"] = Field(
         "padded", description="mean_t of the SGP block over padded length or valid positions"

@@ -1,0 +1,108 @@
+"""EMA distillation (FuSTAL, stage 3, phase 2): the average labels the batches trained on.
+
+The average starts at the random initial weights and moves by 1 - decay after every step, so
+decay^steps of the random start is still in it: with 25 steps an epoch and decay 0.999, 22 % after
+60 epochs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+import torch
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from fustal_core.features import FeatureStore
+from fustal_core.student import TriDet
+from fustal_core.student_batches import Batch, GridLabels, half_window
+from fustal_core.student_inference import Found, find_candidates, rank_in_video, suppress
+
+if TYPE_CHECKING:
+    from fustal_core.config import StudentSettings
+
+LABEL_COLUMNS = (
+    "epoch",
+    "video",
+    "label",
+    "t_start",
+    "t_end",
+    "score",
+    "crop_start_s",
+    "crop_end_s",
+)
+
+
+def make_ema(model: TriDet, decay: float) -> AveragedModel:
+    """An exponential moving average of all weights that starts at the model's own."""
+    average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
+    # The first update copies: without this one the weights after the first step would be the start.
+    average.update_parameters(model)
+    return average.eval()
+
+
+def initial_share(decay: float, steps: int) -> float:
+    """Share of the random initial weights left in the average after so many steps."""
+    return decay**steps
+
+
+@torch.no_grad()
+def find_ema_labels(average: AveragedModel, batch: Batch, settings: StudentSettings) -> Found:
+    """What the averaged model finds in the very batch it is given: its labels, in crop grid units.
+
+    Full inference with soft-NMS, then scores above ema_label_threshold, or a video's best detection
+    where none passes. Soft-NMS only lowers scores and picks them in falling order, so a candidate
+    below the threshold can neither pass nor change one that does: they are left out beforehand.
+    """
+    found = find_candidates(average(batch.features, batch.mask), settings)
+    found = found[torch.argsort(found.scores, descending=True, stable=True)]
+    found = found[torch.argsort(found.video, stable=True)]
+    best = rank_in_video(found.video) == 0
+    found = suppress(found[best | (found.scores > settings.ema_label_threshold)], settings)
+    best = rank_in_video(found.video) == 0
+    return found[best | (found.scores > settings.ema_label_threshold)]
+
+
+def relabel(batch: Batch, found: Found, half: float) -> Batch:
+    """The batch with EMA labels; a video in which nothing was found keeps the labels it came with.
+
+    Args:
+        batch: crops with their given labels.
+        found: from :func:`find_ema_labels`.
+        half: half a snippet's window, grid units; segments are cut to what the crop shows.
+    """
+    lengths = batch.mask.sum(1).cpu()
+    video, segments, labels = found.video.cpu(), found.segments.cpu(), found.label.cpu()
+    relabelled = list(batch.given)
+    for i in video.unique().tolist():
+        mine = video == i
+        cut = segments[mine].clamp(-half, float(lengths[i]) - 1 + half)
+        relabelled[i] = GridLabels(cut, labels[mine])
+    return replace(batch, given=relabelled)
+
+
+def ema_label_rows(
+    batch: Batch,
+    found: Found,
+    store: FeatureStore,
+    classes: tuple[str, ...],
+    epoch: int,
+) -> list[list[Any]]:
+    """EMA labels in seconds of the whole video, a list each in the order of LABEL_COLUMNS."""
+    half = half_window(store)
+    lengths = batch.mask.sum(1).tolist()
+    rows = []
+    columns = (found.video, found.label, found.segments.double(), found.scores)
+    for i, label, segment, score in zip(*(column.tolist() for column in columns), strict=True):
+        name, first = batch.videos[i], batch.first[i]
+        crop = store.to_seconds(name, [first - half, first + lengths[i] - 1 + half])
+        times_s = store.to_seconds(name, [first + segment[0], first + segment[1]])
+        times_s = times_s.clip(crop[0], crop[1])
+        rows.append([epoch, name, classes[label], *times_s.tolist(), score, *crop.tolist()])
+    return rows
+
+
+def ema_label_table(rows: list[list[Any]]) -> pd.DataFrame:
+    """All recorded EMA labels; a video whose stage-2 labels were kept has no row in that epoch."""
+    return pd.DataFrame(rows, columns=list(LABEL_COLUMNS))

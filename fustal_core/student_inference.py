@@ -1,0 +1,219 @@
+"""Detections of a student (FuSTAL, stage 3, "Inference"): candidates, soft-NMS, seconds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from fustal_core.features import FeatureStore
+from fustal_core.proposals import batched_soft_nms
+from fustal_core.student import StudentOutput, TriDet, decode_offsets
+from fustal_core.student_batches import pad_features
+
+if TYPE_CHECKING:
+    from fustal_core.config import StudentSettings
+    from fustal_core.data import Dataset
+
+POSITIONS_PER_BATCH = 16_384
+NMS_CHUNK = 2**17
+"""Places (groups times segments) that one call of the batched soft-NMS works on."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """N segments found in a batch.
+
+    Attributes:
+        video: (N,) index into the batch.
+        label: (N,) class index.
+        segments: (N, 2) grid units.
+        scores: (N,) in [0, 1].
+    """
+
+    video: Tensor
+    label: Tensor
+    segments: Tensor
+    scores: Tensor
+
+    def __getitem__(self, chosen: Tensor) -> Found:
+        return Found(
+            self.video[chosen], self.label[chosen], self.segments[chosen], self.scores[chosen]
+        )
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+
+def find_candidates(output: StudentOutput, settings: StudentSettings) -> Found:
+    """The pre_nms_top_k best (position, class) pairs of each level and video, decoded.
+
+    Scores must exceed score_threshold and lengths min_length_grid.
+    """
+    scores = torch.sigmoid(output.class_logits) * output.mask[..., None]
+    C = scores.shape[2]
+    parts = []
+    for level in output.grid.slices():
+        flat = scores[:, level].flatten(1)  # (B, T_l * C)
+        best, index = flat.topk(min(settings.pre_nms_top_k, flat.shape[1]), dim=1)
+        video, column = (best > settings.score_threshold).nonzero(as_tuple=True)
+        index = index[video, column]
+        parts.append((video, level.start + index // C, index % C, best[video, column]))
+    video, position, label, best = (torch.cat(part) for part in zip(*parts, strict=True))
+    distances = decode_offsets(output, video, position, label)
+    signed = distances * distances.new_tensor([-1.0, 1.0]) * output.grid.stride[position, None]
+    found = Found(video, label, output.grid.time[position, None] + signed, best)
+    return found[distances.sum(1) * output.grid.stride[position] > settings.min_length_grid]
+
+
+def suppress(found: Found, settings: StudentSettings) -> Found:
+    """Gaussian soft-NMS per video and class; at most max_detections a video.
+
+    Returns:
+        By video, then by falling score.
+    """
+    if not len(found):
+        return found
+    num_classes = int(found.label.max()) + 1
+    # Members of a group side by side, best first.
+    order = torch.argsort(found.scores, descending=True, stable=True)
+    group = found.video * num_classes + found.label
+    found = found[order[torch.argsort(group[order], stable=True)]]
+    group = found.video * num_classes + found.label
+    _, group_of, sizes = torch.unique_consecutive(group, return_inverse=True, return_counts=True)
+    place = torch.arange(len(found), device=group.device) - (sizes.cumsum(0) - sizes)[group_of]
+    parts = []
+    for groups, width in _chunks(sizes):
+        row = torch.full_like(sizes, -1)
+        row[groups] = torch.arange(len(groups), device=row.device)
+        parts.append(_suppress_groups(found, row[group_of], place, width, settings))
+    fields = [[getattr(p, f) for p in parts] for f in ("video", "label", "segments", "scores")]
+    return _best_per_video(Found(*(torch.cat(field) for field in fields)), settings.max_detections)
+
+
+def _chunks(sizes: Tensor) -> Iterator[tuple[Tensor, int]]:
+    """Groups of similar size together, largest first: (indices of groups, largest size)."""
+    order = torch.argsort(sizes, descending=True)
+    start = 0
+    while start < len(order):
+        width = int(sizes[order[start]])
+        count = max(1, NMS_CHUNK // width)
+        yield order[start : start + count], width
+        start += count
+
+
+def _suppress_groups(
+    found: Found, row: Tensor, place: Tensor, width: int, settings: StudentSettings
+) -> Found:
+    """Soft-NMS of the groups that have a row (not -1); ``place`` is the column of each segment."""
+    members = row >= 0
+    found, row, place = found[members], row[members], place[members]
+    shape = (int(row.max()) + 1, width)
+    scores = found.scores.new_full(shape, -torch.inf)
+    segments = found.segments.new_zeros(*shape, 2)
+    scores[row, place] = found.scores
+    segments[row, place] = found.segments
+    segments, scores = batched_soft_nms(
+        segments,
+        scores,
+        settings.nms_sigma,
+        min_score=settings.score_threshold,
+        max_picks=settings.max_detections,
+    )
+    video, label = row.new_zeros(shape[0]), row.new_zeros(shape[0])
+    video[row], label[row] = found.video, found.label
+    row, column = torch.isfinite(scores).nonzero(as_tuple=True)
+    return Found(video[row], label[row], segments[row, column], scores[row, column])
+
+
+def _best_per_video(found: Found, most: int) -> Found:
+    order = torch.argsort(found.scores, descending=True, stable=True)
+    found = found[order[torch.argsort(found.video[order], stable=True)]]
+    return found[rank_in_video(found.video) < most]
+
+
+def rank_in_video(video: Tensor) -> Tensor:
+    """Place of each entry within the run of its video, (N,) sorted -> (N,)."""
+    _, run, sizes = torch.unique_consecutive(video, return_inverse=True, return_counts=True)
+    return torch.arange(len(video), device=video.device) - (sizes.cumsum(0) - sizes)[run]
+
+
+@torch.no_grad()
+def detect(
+    model: TriDet,
+    dataset: Dataset,
+    subset: str,
+    settings: StudentSettings,
+    *,
+    device: torch.device | str = "cpu",
+    progress: Callable[[int, int, str], None] | None = None,
+) -> pd.DataFrame:
+    """Detections in all videos of a subset.
+
+    Args:
+        model: the student, usually with its EMA weights; put into eval mode.
+        dataset: its features, durations and class names are used.
+        subset: "train" or "test".
+        settings: of the student.
+        device: where the model is.
+        progress: called as (videos done, videos in all, note).
+
+    Returns:
+        Columns ``video``, ``label``, ``t_start``, ``t_end`` (s, within [0, duration]), ``score``;
+        by video in the data set's order, then by falling score.
+    """
+    device, store = torch.device(device), dataset.student_features
+    videos = dataset.video_names(subset)
+    model.eval()
+    done, frames = 0, []
+    for names in _length_batches(videos, store, settings):
+        features, mask = pad_features([store[name] for name in names], settings, device)
+        found = suppress(find_candidates(model(features, mask), settings), settings)
+        frames.append(_to_frame(found, names, dataset))
+        done += len(names)
+        if progress:
+            progress(done, len(videos), "detecting")
+    table = pd.concat(frames)
+    place = pd.Index(videos).get_indexer(table["video"])
+    return table.iloc[np.argsort(place, kind="stable")].reset_index(drop=True)
+
+
+def _length_batches(
+    names: list[str], store: FeatureStore, settings: StudentSettings
+) -> Iterator[list[str]]:
+    """Videos of similar length together, longest first, so that little padding is computed."""
+    names = sorted(names, key=store.num_snippets, reverse=True)
+    start = 0
+    while start < len(names):
+        longest = store.num_snippets(names[start])
+        if settings.global_mean == "padded":
+            longest = max(longest, settings.max_length)
+        count = max(1, POSITIONS_PER_BATCH // longest)
+        if settings.global_mean == "padded" and longest > settings.max_length:
+            count = 1  # every video beyond max_length is padded to its own multiple, as released
+        yield names[start : start + count]
+        start += count
+
+
+def _to_frame(found: Found, names: list[str], dataset: Dataset) -> pd.DataFrame:
+    video = found.video.cpu().numpy()
+    grid = found.segments.double().cpu().numpy()
+    times_s = np.zeros_like(grid)
+    for i, name in enumerate(names):
+        rows = video == i
+        seconds = dataset.student_features.to_seconds(name, grid[rows])
+        times_s[rows] = np.clip(seconds, 0, dataset.videos.loc[name, "duration_s"])
+    return pd.DataFrame(
+        {
+            "video": np.array(names, dtype=object)[video],
+            "label": np.array(dataset.classes, dtype=object)[found.label.cpu().numpy()],
+            "t_start": times_s[:, 0],
+            "t_end": times_s[:, 1],
+            "score": found.scores.double().cpu().numpy(),
+        }
+    )

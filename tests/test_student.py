@@ -1,0 +1,253 @@
+"""The student network against the released formulation: (B, C, T) layout, level by level."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from student_helpers import CLASSES, random_input, random_network, random_output, small_settings
+from torch import Tensor, nn
+
+from fustal_core.student import TriDet, decode_offsets, make_grid
+from fustal_core.student_blocks import AffineDropPath, ConvStack, SGPBlock, large_window
+
+
+def channel_norm(norm: nn.Module, x: Tensor) -> Tensor:
+    return norm(x.transpose(1, 2)).transpose(1, 2)
+
+
+def reference_stack(stack: ConvStack, x: Tensor, mask: Tensor) -> Tensor:
+    for conv, norm in zip(stack.convs, stack.norms, strict=True):
+        x = F.relu(channel_norm(norm, conv(x) * mask))
+    return x
+
+
+def reference_block(block: SGPBlock, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """The SGP block as released: everything but the residual path runs over the padding."""
+    if block.downsample:
+        x = F.max_pool1d(x, 3, stride=2, padding=1)
+        mask = mask[:, :, ::2]
+    h = channel_norm(block.norm, x)
+    gate = F.relu(block.global_fc(h.mean(-1, keepdim=True)))
+    out = block.fc(h) * gate + (block.convw(h) + block.convkw(h)) * block.psi(h) + h
+    scales = [path.scale[:, None] for path in block.paths] or [1.0, 1.0]
+    x = x * mask + scales[0] * out
+    return x + scales[1] * block.mlp_out(F.gelu(block.mlp_in(block.group_norm(x)))), mask
+
+
+def reference_network(model: TriDet, x: Tensor, mask: Tensor) -> list[list[Tensor]]:
+    """Per level: class, start, end logits (B, C, T_l), offsets (B, 2 (bins + 1), T_l)."""
+    x = reference_stack(model.embedding, x, mask)
+    for block in model.stem:
+        x, mask = reference_block(block, x, mask)
+    pyramid = [(x, mask)]
+    for block in model.branch:
+        pyramid.append(reference_block(block, *pyramid[-1]))
+    levels = []
+    for level, (x, mask) in enumerate(pyramid):
+        x = channel_norm(model.level_norms[level], x)
+        heads = (model.class_head, model.start_head, model.end_head, model.offset_head)
+        outs = [head.last(reference_stack(head.stack, x, mask)) * mask for head in heads]
+        outs[3] = F.relu(outs[3] * model.level_scale[level])
+        levels.append(outs)
+    return levels
+
+
+@pytest.mark.parametrize(
+    ("global_mean", "lengths"), [("padded", [32, 19, 3]), ("masked", [32, 32, 32])]
+)
+def test_network_equals_the_released_one_level_by_level(
+    global_mean: str, lengths: list[int]
+) -> None:
+    model = random_network(small_settings(global_mean=global_mean))
+    features, mask = random_input(lengths, 32)
+    with torch.no_grad():
+        output = model(features, mask)
+        expected = reference_network(model, features.transpose(1, 2), mask[:, None].float())
+    for positions, outs in zip(output.grid.slices(), expected, strict=True):
+        got = (output.class_logits, output.start_logits, output.end_logits)
+        for logits, wanted in zip(got, outs[:3], strict=True):
+            torch.testing.assert_close(
+                logits[:, positions], wanted.transpose(1, 2), rtol=1e-4, atol=1e-5
+            )
+        offsets = output.offsets[:, positions].flatten(2)
+        torch.testing.assert_close(offsets, outs[3].transpose(1, 2), rtol=1e-4, atol=1e-5)
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(1, 32), st.integers(0, 1000))
+def test_masked_padding_is_as_if_it_did_not_exist(length: int, seed: int) -> None:
+    # Four channels a group: with one, a level of one position has variance 0 up to rounding.
+    model = random_network(small_settings(width=64))
+    features, mask = random_input([length, 64], 64, seed=seed)
+    features[0, length:] = 100.0
+    short = -(-length // 4) * 4
+    with torch.no_grad():
+        together = model(features, mask)
+        alone = model(features[:1, :short], mask[:1, :short])
+    for long, own in zip(together.grid.slices(), alone.grid.slices(), strict=True):
+        count = own.stop - own.start
+        for name in ("class_logits", "start_logits", "end_logits", "offsets", "mask"):
+            wanted = getattr(alone, name)[0, own]
+            got = getattr(together, name)[0, long.start : long.start + count]
+            torch.testing.assert_close(got, wanted, rtol=1e-3, atol=1e-4)
+
+
+def test_padded_mean_depends_on_the_padding() -> None:
+    model = random_network(small_settings(global_mean="padded"))
+    features, mask = random_input([16], 64)
+    with torch.no_grad():
+        short, long = model(features[:, :16], mask[:, :16]), model(features, mask)
+    assert (short.class_logits[0, 0] - long.class_logits[0, 0]).abs().max() > 1e-3
+
+
+def test_masks_and_points_of_every_level() -> None:
+    grid = make_grid(16, 3, torch.device("cpu"))
+    assert grid.lengths == (16, 8, 4)
+    assert grid.level.tolist() == [0] * 16 + [-1] + [1] * 8 + [-1] + [2] * 4
+    time = [grid.time[s].tolist() for s in grid.slices()]
+    assert time == [list(range(16)), list(range(0, 16, 2)), list(range(0, 16, 4))]
+    ranges = [(grid.low[s.start].item(), grid.high[s.start].item()) for s in grid.slices()]
+    assert ranges == [(0, 4), (4, 8), (8, 10_000)]
+    six = make_grid(32, 6, torch.device("cpu"))
+    ranges = [(six.low[s.start].item(), six.high[s.start].item()) for s in six.slices()]
+    assert ranges == [(0, 4), (4, 8), (8, 16), (16, 32), (32, 64), (64, 10_000)]
+    output = random_network(small_settings())(*random_input([5], 16))
+    kept = [output.mask[0, s].tolist() for s in output.grid.slices()]
+    assert kept == [
+        [i < 5 for i in range(16)],
+        [i < 3 for i in range(8)],
+        [i < 2 for i in range(4)],
+    ]
+    assert not output.mask[0, output.grid.level < 0].any()
+
+
+def test_grid_made_in_inference_mode_serves_training() -> None:
+    make_grid.cache_clear()
+    model = random_network(small_settings())
+    with torch.inference_mode():
+        model(*random_input([32], 32))
+    model(*random_input([32], 32)).offsets.sum().backward()
+    assert model.level_scale.grad.abs().sum() > 0
+
+
+def test_initial_values() -> None:
+    model = TriDet(5, 3, small_settings(stem_blocks=2, init_scale=1e-4))
+    prior = -math.log(0.99 / 0.01)
+    for head in (model.class_head, model.start_head, model.end_head):
+        assert head.last.bias.detach().numpy() == pytest.approx(prior)
+    assert not model.offset_head.last.bias.any()
+    assert model.level_scale.tolist() == [1, 1, 1]
+    for block in [*model.stem, *model.branch]:
+        for conv in (block.fc, block.global_fc, block.psi, block.convw, block.convkw):
+            assert not conv.weight.any()
+            assert not conv.bias.any()
+            assert conv.groups == 16
+        assert block.convkw.kernel_size == (11,)
+        assert block.mlp_in.weight.any()
+        assert not block.mlp_in.bias.any()
+    assert [len(block.paths) for block in [*model.stem, *model.branch]] == [0, 0, 2, 2]
+    scales = [path.scale for block in model.branch for path in block.paths]
+    assert all((scale == 1e-4).all() for scale in scales)
+    assert all(path.drop == 0.1 for block in model.branch for path in block.paths)
+
+
+def test_initial_weights_come_from_the_generator_alone() -> None:
+    def weights(seed: int) -> Tensor:
+        model = TriDet(5, 3, small_settings(), torch.Generator().manual_seed(seed))
+        return torch.cat([p.flatten() for p in model.parameters()])
+
+    torch.manual_seed(0)
+    first = weights(1)
+    torch.manual_seed(99)
+    assert torch.equal(first, weights(1))
+    assert not torch.equal(first, weights(2))
+
+
+@pytest.mark.parametrize(("std", "alive"), [(0.0, False), (0.1, True)])
+def test_depthwise_weights_that_start_at_zero_never_move(std: float, alive: bool) -> None:
+    model = TriDet(5, 3, small_settings(depthwise_std=std), torch.Generator().manual_seed(0))
+    output = model(*random_input([32], 32))
+    (output.class_logits.square().sum() + output.offsets.sum()).backward()
+    for block in [*model.stem, *model.branch]:
+        for conv in (block.psi, block.convw, block.convkw):
+            assert bool(conv.weight.grad.any()) is alive
+            assert bool(conv.bias.grad.any()) is alive
+        if not alive:
+            assert not block.fc.weight.grad.any()
+            assert not block.global_fc.weight.grad.any()
+
+
+def test_border_heads_read_detached_features() -> None:
+    model = random_network(small_settings())
+    output = model(*random_input([32], 32))
+    (output.start_logits.sum() + output.end_logits.sum()).backward()
+    reached = {name.split(".")[0] for name, p in model.named_parameters() if p.grad is not None}
+    assert reached == {"start_head", "end_head"}
+    model(*random_input([32], 32)).class_logits.sum().backward()
+    assert model.embedding.convs[0].weight.grad.abs().sum() > 0
+
+
+def test_drop_path_drops_whole_videos_and_keeps_the_expectation() -> None:
+    path = AffineDropPath(3, 0.25, 2.0).train()
+    x = torch.rand(4000, 2, 3, generator=torch.Generator().manual_seed(0)) + 0.5
+    dropped = path(x, torch.Generator().manual_seed(1))
+    gone = (dropped == 0).all((1, 2))
+    torch.testing.assert_close(dropped[~gone], x[~gone] * 2 / 0.75)
+    assert gone.float().mean().item() == pytest.approx(0.25, abs=0.03)
+    assert torch.equal(dropped, path(x, torch.Generator().manual_seed(1)))
+    assert torch.equal(path.eval()(x, None), 2 * x)
+
+
+@pytest.mark.parametrize(("window", "factor", "size"), [(1, 5, 11), (1, 1.5, 3), (3, 1.5, 7)])
+def test_large_window(window: int, factor: float, size: int) -> None:
+    assert large_window(window, factor) == size
+
+
+def test_trident_decoding_equals_a_loop_over_positions() -> None:
+    model, output = random_output()
+    bins = model.bins
+    for level in output.grid.slices():
+        start, end = output.start_logits[:, level], output.end_logits[:, level]
+        offsets = output.offsets[:, level]
+        B, T, C = start.shape
+        entries = [(b, t, c) for b in range(B) for t in range(T) for c in range(C)]
+        video, place, label = torch.tensor(entries).T
+        got = decode_offsets(output, video, place + level.start, label)
+        for (b, t, c), pair in zip(entries, got, strict=True):
+            left = [start[b, t - d, c].item() if t >= d else 0.0 for d in range(bins, -1, -1)]
+            right = [end[b, t + d, c].item() if t + d < T else 0.0 for d in range(bins + 1)]
+            left = (torch.tensor(left) + offsets[b, t, 0]).exp()
+            right = (torch.tensor(right) + offsets[b, t, 1]).exp()
+            distances = torch.arange(bins + 1.0)
+            wanted_left = (left * distances.flip(0)).sum() / left.sum()
+            wanted_right = (right * distances).sum() / right.sum()
+            assert pair.tolist() == pytest.approx(
+                [wanted_left.item(), wanted_right.item()], abs=1e-4
+            )
+
+
+def test_trident_decoding_by_hand() -> None:
+    _, output = random_output()
+    for field in (output.start_logits, output.end_logits, output.offsets):
+        field.zero_()
+    one = torch.tensor([1])
+    # Nothing said: every distance 0..4 is as likely, the mean is 2.
+    assert decode_offsets(output, one * 0, one * 10, one)[0].tolist() == pytest.approx([2, 2])
+    output.start_logits[0, 7, 1] = 100
+    output.end_logits[0, 11, 1] = 100
+    assert decode_offsets(output, one * 0, one * 10, one)[0].tolist() == pytest.approx([3, 1])
+    # Another class has borders of its own.
+    assert decode_offsets(output, one * 0, one * 10, one * 2)[0].tolist() == pytest.approx([2, 2])
+
+
+def test_wrong_shapes_are_named() -> None:
+    model = random_network(small_settings())
+    with pytest.raises(ValueError, match="multiple of 4 positions, got 30"):
+        model(torch.zeros(1, 30, 5), torch.ones(1, 30, dtype=torch.bool))
+    with pytest.raises(ValueError, match=r"\(1, 32\), got \(1, 31\)"):
+        model(torch.zeros(1, 32, 5), torch.ones(1, 31, dtype=torch.bool))
+    with pytest.raises(ValueError, match="divisible by 16, got 24"):
+        TriDet(5, len(CLASSES), small_settings(width=24))
