@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from fustal_core.simulator import SimulatorSettings
+from fustal_core.simulator_settings import SimulatorSettings
 
 Profile = Literal["smoke", "quick", "paper"]
 PROFILES: tuple[str, ...] = ("smoke", "quick", "paper")
@@ -321,7 +321,8 @@ def _unknown_setting(name: str) -> str | None:
     if name in ("data", "profile", "seed"):
         return f"{name!r} is an option of its own, not a setting: use --{name}"
     section = name.rpartition(".")[0]
-    close = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
+    # All names of a section are somewhat alike.
+    close = difflib.get_close_matches(name, known, n=3, cutoff=0.8 if section else 0.6)
     allowed = close or [k for k in known if k.startswith(f"{section}.")] or list(known)
     return (
         f"unknown setting {name!r}; {'did you mean' if close else 'allowed'}: {', '.join(allowed)}"
