@@ -142,31 +142,36 @@ def find_candidates(cas: np.ndarray, actionness: np.ndarray, scores: np.ndarray)
     Returns:
         Candidates whose ``label`` indexes the K classes.
     """
-    num_classes = cas.shape[1]
-    # Rows: the zeroed T-CAS for each class and T-CAS threshold, then the T-CAS itself, once a class.
-    zeroed = cas.T[:, None] * (cas.T[:, None] >= CAS_THRESHOLDS[:, None])  # (K, 10, N)
-    maps = np.concatenate([zeroed.reshape(-1, len(cas)), cas.T])
+    curves = np.ascontiguousarray(cas.T)[:, None]  # (K, 1, N)
+    num_classes, _, num_positions = curves.shape
+    num_cuts = len(CAS_THRESHOLDS)
+    # A class has a map for each T-CAS threshold, zeroed below it, and one that is cut nowhere.
+    maps = curves * (curves >= np.append(CAS_THRESHOLDS, -np.inf)[:, None])  # (K, 11, N)
     active = (actionness >= ACTIONNESS_THRESHOLDS[:, None]) & (actionness > 0)  # (33, N)
-    cas_row, cas_first, cas_last = find_runs(maps[: -num_classes or None] > 0)
+    cas_row, cas_first, cas_last = find_runs((maps[:, :-1] > 0).reshape(-1, num_positions))
     act_row, act_first, act_last = find_runs(active)
     # Runs of the actionness serve every class.
-    class_of_run = np.repeat(np.arange(num_classes), len(act_row))
-    label = np.concatenate([cas_row // len(CAS_THRESHOLDS), class_of_run])
-    row = np.concatenate([cas_row, num_classes * len(CAS_THRESHOLDS) + class_of_run])
+    label = np.concatenate([cas_row // num_cuts, np.repeat(np.arange(num_classes), len(act_row))])
+    cut = np.concatenate([cas_row % num_cuts, np.full(num_classes * len(act_row), num_cuts)])
     first = np.concatenate([cas_first, np.tile(act_first, num_classes)])
     last = np.concatenate([cas_last, np.tile(act_last, num_classes)])
+    row = label * (num_cuts + 1) + cut
+    maps = maps.reshape(-1, num_positions)
     contrast = outer_inner_contrast(maps, row, first, last)
     return Candidates(label, contrast + CLASS_SCORE_WEIGHT * scores[label], first, last)
 
 
 def find_runs(mask: np.ndarray, shortest: int = 2) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Maximal runs of True in each row of a boolean (R, N): row, first and last position (inclusive)."""
-    border = np.zeros((len(mask), 1), dtype=bool)
-    edges = np.diff(np.concatenate([border, mask, border], axis=1).view(np.int8), axis=1)
-    row, first = np.nonzero(edges == 1)
-    last = np.nonzero(edges == -1)[1] - 1
-    long = last - first + 1 >= shortest
-    return row[long], first[long], last[long]
+    num_rows, length = mask.shape
+    bordered = np.zeros((num_rows, length + 2), dtype=bool)
+    bordered[:, 1:-1] = mask
+    flat = bordered.ravel()
+    # The border keeps rows apart, so the changes of the flat mask alternate: run begins, run ends.
+    begin, end = np.flatnonzero(flat[1:] != flat[:-1]).reshape(-1, 2).T
+    long = end - begin >= shortest
+    row, first = np.divmod(begin[long], length + 2)
+    return row, first, first + (end - begin)[long] - 1
 
 
 def outer_inner_contrast(
@@ -214,18 +219,16 @@ def nms(
     """
     order = np.argsort(-scores, kind="stable")
     start, end = segments[order].T
-    extra = float(legacy_plus_one)
+    length = end - start + legacy_plus_one
     kept = []
-    remaining = np.arange(len(order))
-    while remaining.size:
-        best, remaining = remaining[0], remaining[1:]
-        kept.append(best)
-        inter = np.minimum(end[best], end[remaining]) - np.maximum(start[best], start[remaining])
-        inter = np.maximum(inter + extra, 0)
-        lengths = end[remaining] - start[remaining] + extra
-        union = end[best] - start[best] + extra + lengths - inter
-        remaining = remaining[inter < tiou * union]
-    return order[np.array(kept, dtype=int)]
+    while order.size:
+        kept.append(order[0])
+        inter = np.minimum(end[0], end) - np.maximum(start[0], start) + legacy_plus_one
+        np.maximum(inter, 0, out=inter)
+        stays = inter < tiou * (length[0] + length - inter)
+        stays[0] = False
+        order, start, end, length = order[stays], start[stays], end[stays], length[stays]
+    return np.array(kept, dtype=int)
 
 
 def soft_nms(

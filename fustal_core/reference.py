@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
+from scipy.ndimage import binary_dilation, binary_erosion
 
 
 def iou_of_two(a: Sequence[float], b: Sequence[float]) -> float:
@@ -91,3 +92,44 @@ def detection_map_by_rows(
         for label in labels
     ]
     return pd.DataFrame(rows, index=pd.Index(labels, name="label"), columns=list(tiou))
+
+
+def iou_score_by_pairs(segments: np.ndarray) -> np.ndarray:
+    """`fustal_core.selection.iou_score` by two loops over the proposals of a video; (N, 2) -> (N,)."""
+    return np.array(
+        [
+            sum(iou_of_two(a, b) for j, b in enumerate(segments) if j != i)
+            for i, a in enumerate(segments)
+        ]
+    )
+
+
+def mine_snippets_by_loops(
+    actionness: np.ndarray, embeddings: np.ndarray, mask: np.ndarray | None = None
+) -> dict[str, np.ndarray]:
+    """`fustal_core.generator.mine_snippets` video by video, with scipy's morphology.
+
+    Args:
+        actionness: (B, T). embeddings: (B, T, H). mask: (B, T), ones if None.
+
+    Returns:
+        The four fields of `MinedSnippets`, each (B, k, H).
+    """
+    num_snippets = actionness.shape[1]
+    mined: dict[str, list[np.ndarray]] = {}
+    for video, values in enumerate(actionness):
+        weights = np.ones(num_snippets) if mask is None else mask[video]
+        active = values > np.median(values)
+        small, large = np.ones(3), np.ones(6)
+        inner = binary_erosion(active, small) & ~binary_erosion(active, large)
+        outer = binary_dilation(active, large) & ~binary_dilation(active, small)
+        for name, ranked, share in (
+            ("easy_action", values * weights, 5),
+            ("easy_background", (values.max() - values) * weights, 5),
+            ("hard_action", values * inner, 20),
+            ("hard_background", values * outer, 20),
+        ):
+            earliest_first = sorted(range(num_snippets), key=lambda t: -ranked[t])
+            top = earliest_first[: max(1, num_snippets // share)]
+            mined.setdefault(name, []).append(embeddings[video, top])
+    return {name: np.stack(parts) for name, parts in mined.items()}

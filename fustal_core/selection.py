@@ -72,7 +72,8 @@ def select(scored: pd.DataFrame, settings: SelectionSettings) -> pd.DataFrame:
     chosen = passed.to_numpy().copy()
     if settings.fallback == "best":
         empty = ~scored["video"].isin(scored.loc[passed, "video"].unique())
-        best = scored[empty].groupby(["video", "label"], sort=False)["score"].idxmax()
-        chosen |= scored.index.isin(best)
+        rest = scored[empty].reset_index(drop=True)
+        best = rest.groupby(["video", "label"], sort=False)["score"].idxmax()
+        chosen[np.flatnonzero(empty)[best]] = True
     kept = scored[chosen]
     return kept.assign(fallback=~passed[chosen])

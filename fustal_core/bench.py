@@ -1,0 +1,219 @@
+"""The hot parts of the study, each timed in one run next to a plain reference implementation.
+
+``ratio`` is the reference's time over ours; where ``agree`` is given, it is the largest difference of
+the two results. Times are wall clock, the best of a few repeats for what takes milliseconds.
+"""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from scipy.ndimage import gaussian_filter1d
+
+from fustal_core.generator import mine_snippets
+from fustal_core.metrics import THUMOS_TIOU, detection_map
+from fustal_core.progress import Progress
+from fustal_core.proposals import generate_proposals
+from fustal_core.reference import (
+    detection_map_by_rows,
+    iou_score_by_pairs,
+    mine_snippets_by_loops,
+)
+from fustal_core.reference_proposals import proposals_by_loops
+from fustal_core.selection import iou_score
+from fustal_core.simulator import SimulatorSettings, simulate
+
+COLUMNS = ["part", "size", "ours_s", "reference_s", "ratio", "agree", "target"]
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How much each part is given; the defaults are the study's own sizes.
+
+    Attributes:
+        snippets: of the video whose proposals are made.
+        detections, videos, classes: of the evaluation.
+        batch, length, channels: (B, T, H) of snippet mining.
+        scored_videos, proposals: videos of the IoU score and proposals of each.
+        simulation: settings of the simulated data.
+    """
+
+    snippets: int = 400
+    detections: int = 47_124
+    videos: int = 212
+    classes: int = 20
+    batch: int = 16
+    length: int = 400
+    channels: int = 256
+    scored_videos: int = 200
+    proposals: int = 105
+    simulation: SimulatorSettings = field(default_factory=SimulatorSettings)
+
+
+def run_benchmark(progress: Progress | None = None, sizes: Sizes | None = None) -> pd.DataFrame:
+    """Time every part.
+
+    Args:
+        progress: called as ``progress(done, total, part)``.
+        sizes: the study's own if None.
+
+    Returns:
+        One row per part, ``COLUMNS``: seconds of ours and of the reference, their ratio, the largest
+        difference of their results (NaN without a reference), and the target the study set itself.
+        The last row is the peak memory of this process so far, in GB.
+    """
+    sizes = sizes or Sizes()
+    parts = (
+        bench_simulator,
+        bench_proposals,
+        bench_mining,
+        bench_iou_score,
+        bench_evaluator,
+    )
+    rows = []
+    for done, part in enumerate(parts, start=1):
+        rows.append(part(sizes, np.random.default_rng(0)))
+        if progress:
+            progress(done, len(parts), rows[-1]["part"])
+    rows.append(_row("peak memory so far", f"{peak_memory_gb():.2f} GB", target="< 4 GB"))
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def bench_proposals(sizes: Sizes, rng: np.random.Generator) -> dict[str, Any]:
+    """Proposals of a video in which 2 classes are found: 24x upsampling, 43 thresholds, NMS."""
+    cas = smooth_curves(sizes.snippets, sizes.classes, rng)
+    cas[:, :2] *= 4
+    scores = np.full(sizes.classes, 0.02)
+    scores[:2] = 0.4, 0.24
+    video = (cas, cas.sum(1), scores, sizes.snippets, 0.64)
+    ours_s, ours = _time(lambda: generate_proposals(*video), repeats=20)
+    reference_s, reference = _time(lambda: proposals_by_loops(*video), repeats=3)
+    size = f"{sizes.snippets} snippets, 2 of {sizes.classes} classes, {len(ours)} proposals"
+    agree = _difference(ours.to_numpy(), reference.to_numpy())
+    return _row("proposals of a video", size, ours_s, reference_s, agree, "10 x")
+
+
+def bench_evaluator(sizes: Sizes, rng: np.random.Generator) -> dict[str, Any]:
+    """Detection mAP at 7 thresholds."""
+    truth, detections = random_detections(sizes, rng)
+    ours_s, ours = _time(lambda: detection_map(detections, truth, THUMOS_TIOU), repeats=3)
+    reference_s, reference = _time(lambda: detection_map_by_rows(detections, truth, THUMOS_TIOU))
+    size = f"{len(detections)} detections, {sizes.videos} videos, {sizes.classes} classes"
+    agree = _difference(ours.to_numpy(), reference.to_numpy())
+    return _row("detection mAP", size, ours_s, reference_s, agree, "100 x")
+
+
+def bench_mining(sizes: Sizes, rng: np.random.Generator) -> dict[str, Any]:
+    """Easy and hard snippets of a batch."""
+    shape = (sizes.batch, sizes.length)
+    actionness = smooth_curves(sizes.length, sizes.batch, rng).T.copy()
+    embeddings = rng.random((*shape, sizes.channels), dtype=np.float32)
+    tensors = torch.from_numpy(actionness), torch.from_numpy(embeddings)
+    ours_s, ours = _time(lambda: mine_snippets(*tensors), repeats=20)
+    reference_s, reference = _time(
+        lambda: mine_snippets_by_loops(actionness, embeddings), repeats=5
+    )
+    agree = max(_difference(vars(ours)[name].numpy(), reference[name]) for name in reference)
+    size = f"{sizes.batch} videos, {sizes.length} snippets, {sizes.channels} channels"
+    return _row("snippet mining", size, ours_s, reference_s, agree)
+
+
+def bench_iou_score(sizes: Sizes, rng: np.random.Generator) -> dict[str, Any]:
+    """IoU scores of the training videos' proposals."""
+    start = rng.uniform(0, 150, size=(sizes.scored_videos, sizes.proposals, 1))
+    videos = np.concatenate([start, start + rng.lognormal(1, 0.6, size=start.shape)], axis=2)
+    ours_s, ours = _time(lambda: [iou_score(segments) for segments in videos], repeats=5)
+    reference_s, reference = _time(lambda: [iou_score_by_pairs(segments) for segments in videos])
+    agree = _difference(np.array(ours), np.array(reference))
+    size = f"{sizes.scored_videos} videos, {sizes.proposals} proposals each"
+    return _row("IoU score", size, ours_s, reference_s, agree)
+
+
+def bench_simulator(sizes: Sizes, rng: np.random.Generator) -> dict[str, Any]:
+    """The simulated data, for which there is no reference."""
+    settings = sizes.simulation
+    ours_s, _ = _time(lambda: simulate(settings, seed=int(rng.integers(100))))
+    size = f"{settings.train_videos} + {settings.test_videos} videos, D = {settings.feature_dim}"
+    return _row("simulated data", size, ours_s, target="< 15 s")
+
+
+def smooth_curves(length: int, count: int, rng: np.random.Generator) -> np.ndarray:
+    """Non-negative curves with bumps of about ten snippets, (length, count)."""
+    return np.maximum(gaussian_filter1d(rng.normal(size=(length, count)), 2.5, axis=0), 0)
+
+
+def random_detections(sizes: Sizes, rng: np.random.Generator) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Ground truth of one or two classes a video, and detections scattered around it.
+
+    Every fifth detection has a random class, which the ground truth may not show in its video.
+    """
+    names = np.array([f"class {label:02d}" for label in range(sizes.classes)])
+    # The first class goes round, so that every class is shown.
+    shown = [{video % sizes.classes} for video in range(sizes.videos)]
+    for classes in shown:
+        classes |= {int(rng.integers(sizes.classes))} if rng.random() < 0.12 else set()
+    count = rng.integers(5, 30, size=sizes.videos)
+    video = np.repeat(np.arange(sizes.videos), count)
+    label = np.concatenate([rng.choice(sorted(c), n) for c, n in zip(shown, count, strict=True)])
+    start = rng.uniform(0, 150, size=len(video))
+    truth = _segments(video, names[label], start, start + rng.lognormal(1, 0.6, len(video)))
+    source = truth.iloc[rng.integers(len(truth), size=sizes.detections)]
+    start = source["t_start"].to_numpy() + rng.normal(size=sizes.detections)
+    length = (source["t_end"] - source["t_start"]).to_numpy()
+    other = rng.random(sizes.detections) < 0.2
+    random_names = rng.choice(truth["label"].unique(), sizes.detections)
+    detections = _segments(
+        source["video"],
+        np.where(other, random_names, source["label"]),
+        start,
+        start + length * rng.lognormal(0, 0.3, sizes.detections),
+    )
+    return truth, detections.assign(score=rng.random(sizes.detections))
+
+
+def _segments(video: Sequence, label: Sequence, start: np.ndarray, end: np.ndarray) -> pd.DataFrame:
+    columns = {"video": np.asarray(video), "label": label, "t_start": start, "t_end": end}
+    return pd.DataFrame(columns).astype({"video": str})
+
+
+def peak_memory_gb() -> float:
+    """The most memory this process has held so far, in GB (10^9 bytes)."""
+    unit = 1 if sys.platform == "darwin" else 1024  # the unit of ru_maxrss
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
+
+
+def _time(work: Callable[[], Any], repeats: int = 1) -> tuple[float, Any]:
+    """Seconds of the fastest repeat, and the result of the last."""
+    seconds = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        result = work()
+        seconds.append(time.perf_counter() - start)
+    return min(seconds), result
+
+
+def _difference(ours: np.ndarray, reference: np.ndarray) -> float:
+    """Largest absolute difference; infinite if there is not the same number of results."""
+    if ours.shape != reference.shape:
+        return float("inf")
+    return float(np.abs(ours - reference).max(initial=0.0))
+
+
+def _row(
+    part: str,
+    size: str,
+    ours_s: float = np.nan,
+    reference_s: float = np.nan,
+    agree: float = np.nan,
+    target: str = "",
+) -> dict[str, Any]:
+    values = (part, size, ours_s, reference_s, reference_s / ours_s, agree, target)
+    return dict(zip(COLUMNS, values, strict=True))

@@ -1,0 +1,145 @@
+"""Proposal generation of FuSTAL's stage 1 as its text reads: threshold by threshold, run by run.
+
+Slow and plain, to test :mod:`fustal_core.proposals` and to time it against; shares no code with it.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from scipy.interpolate import interp1d
+
+
+def proposals_by_loops(
+    cas: np.ndarray,
+    actionness: np.ndarray,
+    video_scores: np.ndarray,
+    num_snippets: int,
+    seconds_per_snippet: float,
+    *,
+    nms: bool = True,
+) -> pd.DataFrame:
+    """:func:`fustal_core.proposals.generate_proposals` with its defaults.
+
+    Args:
+        cas: (T', C) T-CAS, T' >= 2.
+        actionness: (T',).
+        video_scores: (C,).
+        num_snippets: L, the video's own number of snippets.
+        seconds_per_snippet: stride of the features in seconds.
+        nms: False gives the candidates before NMS.
+
+    Returns:
+        Columns ``label`` (class index), ``score``, ``t_start``, ``t_end`` (s), by class.
+    """
+    classes = [c for c in range(len(video_scores)) if video_scores[c] >= 0.2]
+    if not classes:
+        classes = [int(np.argmax(video_scores))]
+    action_curve = upsampled(normalised(actionness))
+    position_s = seconds_per_snippet * num_snippets / (24 * len(cas))
+    rows = []
+    for label in classes:
+        class_curve = upsampled(normalised(cas[:, label]))
+        found = []
+        for step in range(10):
+            cut = np.where(class_curve < 0.025 * step, 0.0, class_curve)
+            found += scored_runs(cut, cut, video_scores[label])
+        for step in range(33):
+            cut = np.where(action_curve < 0.1 + 0.025 * step, 0.0, action_curve)
+            found += scored_runs(cut, class_curve, video_scores[label])
+        timed = [
+            (score, first * position_s, (last + 1) * position_s) for score, first, last in found
+        ]
+        rows += [(label, *row) for row in (suppressed(timed, 0.5, extra=1.0) if nms else timed)]
+    return pd.DataFrame(rows, columns=["label", "score", "t_start", "t_end"])
+
+
+def normalised(curve: np.ndarray) -> np.ndarray:
+    """Min-max to [0, 1]: ReLU on minimum and maximum, a range of 0 counts as 1; (T,) -> (T,)."""
+    low, high = max(curve.min(), 0.0), max(curve.max(), 0.0)
+    width = high - low if high > low else 1.0
+    return np.array([min(max((value - low) / width, 0.0), 1.0) for value in curve])
+
+
+def upsampled(curve: np.ndarray) -> np.ndarray:
+    """Linear interpolation at 0, 1/24, ... < T, extrapolating the last step; (T,) -> (24 T,)."""
+    line = interp1d(np.arange(len(curve)), curve, fill_value="extrapolate")
+    return line(np.arange(24 * len(curve)) / 24)
+
+
+def scored_runs(
+    cut: np.ndarray, curve: np.ndarray, class_score: float
+) -> list[tuple[float, int, int]]:
+    """Runs of at least two positions above 0: (score, first, last position).
+
+    Args:
+        cut: (N,) curve that is 0 below its threshold: where the runs are.
+        curve: (N,) curve that they are scored on: inside minus outside, plus 0.2 * class_score.
+    """
+    found = []
+    for run in consecutive(np.flatnonzero(cut > 0)):
+        if len(run) < 2:
+            continue
+        first, last, length = run[0], run[-1], len(run)
+        outer_first = max(0, int(first - 0.25 * length))
+        outer_last = min(len(curve) - 1, int(last + 0.25 * length))
+        outside = [*range(outer_first, first), *range(last + 1, outer_last + 1)]
+        contrast = np.mean(curve[run]) - (np.mean(curve[outside]) if outside else 0.0)
+        found.append((contrast + 0.2 * class_score, first, last))
+    return found
+
+
+def consecutive(positions: np.ndarray) -> list[list[int]]:
+    """Groups of positions that follow one another without a gap."""
+    groups: list[list[int]] = []
+    for position in positions.tolist():
+        if groups and groups[-1][-1] == position - 1:
+            groups[-1].append(position)
+        else:
+            groups.append([position])
+    return groups
+
+
+def suppressed(
+    rows: list[tuple[float, float, float]], tiou: float, extra: float = 0.0
+) -> list[tuple[float, float, float]]:
+    """NMS of (score, start, end): a row is kept if its tIoU with every better kept one is < tiou.
+
+    Lengths are end - start + extra, in areas and overlap.
+    """
+    kept: list[tuple[float, float, float]] = []
+    for row in sorted(rows, key=lambda row: -row[0]):
+        if all(overlap(row[1:], other[1:], extra) < tiou for other in kept):
+            kept.append(row)
+    return kept
+
+
+def overlap(a: tuple[float, float], b: tuple[float, float], extra: float = 0.0) -> float:
+    """tIoU of two (start, end) whose lengths are end - start + extra."""
+    inter = max(0.0, min(a[1], b[1]) - max(a[0], b[0]) + extra)
+    union = (a[1] - a[0] + extra) + (b[1] - b[0] + extra) - inter
+    return inter / union if union > 0 else 0.0
+
+
+def soft_nms_by_loops(
+    segments: np.ndarray,
+    scores: np.ndarray,
+    sigma: float,
+    min_score: float = 0.0,
+    extra: float = 0.0,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Gaussian soft-NMS, one pick and one pair at a time; (N, 2), (N,) -> (M, 2), (M,)."""
+    rows = [(score, *segment) for score, segment in zip(scores, segments, strict=True)]
+    picked = []
+    while rows:
+        best = max(rows, key=lambda row: row[0])
+        rows.remove(best)
+        if best[0] < min_score:
+            break
+        picked.append(best)
+        rows = [
+            (row[0] * np.exp(-(overlap(row[1:], best[1:], extra) ** 2) / sigma), *row[1:])
+            for row in rows
+        ]
+    table = np.array(picked).reshape(-1, 3)
+    return table[:, 1:], table[:, 0]

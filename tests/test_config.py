@@ -1,0 +1,292 @@
+"""Settings: the paper's constants, profiles, overrides, and messages that help."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from pydantic import ValidationError
+
+from fustal_core import generator, proposals, student, student_batches, student_blocks, student_loss
+from fustal_core.config import (
+    PROFILES,
+    Settings,
+    SettingsError,
+    changed_settings,
+    make_settings,
+    parse_overrides,
+    read_settings,
+    setting_names,
+)
+
+PAPER_SETTINGS = {
+    "generation": {
+        "method": "cross-video",
+        "hidden_channels": 2048,
+        "length": 750,
+        "iterations": 6000,
+        "batch_size": 16,
+        "learning_rate": 1e-4,
+        "weight_decay": 5e-4,
+        "contrast_weight": 0.01,
+        "cross_video_weight": 0.2,
+        "class_threshold": 0.2,
+        "nms_tiou": 0.5,
+        "legacy_plus_one": True,
+        "select": "last",
+    },
+    "selection": {
+        "iou_threshold": 0.2,
+        "confidence_threshold": 0.4,
+        "overlap": "all",
+        "reduce": "sum",
+        "fallback": "best",
+    },
+    "student": {
+        "width": 512,
+        "mlp_width": 768,
+        "levels": 6,
+        "stem_blocks": 2,
+        "bins": 16,
+        "window_factor": 5,
+        "drop_path": 0.1,
+        "init_scale": 1e-4,
+        "depthwise_std": 0,
+        "global_mean": "padded",
+        "max_length": 2304,
+        "switch_epoch": 61,
+        "epochs": 101,
+        "distill": True,
+        "batch_size": 8,
+        "learning_rate": 1e-4,
+        "warmup_epochs": 1,
+        "weight_decay": 0.05,
+        "clip_norm": 1,
+        "input_noise": 0.0005,
+        "crop_min": 0.9,
+        "mil_weight": 1,
+        "mil_dropout": 0.7,
+        "mil_k": "video",
+        "ema_decay": 0.999,
+        "ema_label_threshold": 0.4,
+        "score_threshold": 0.001,
+        "pre_nms_top_k": 2000,
+        "max_detections": 2000,
+        "min_length_grid": 0.05,
+        "nms_sigma": 0.5,
+        "select": "last",
+    },
+}
+
+PAPER_CONSTANTS = [
+    (generator, "EASY_SHARE", 5),
+    (generator, "HARD_SHARE", 20),
+    (generator, "SMALL_WINDOW", 3),
+    (generator, "LARGE_WINDOW", 6),
+    (generator, "TEMPERATURE", 0.07),
+    (proposals, "UPSAMPLING", 24),
+    (proposals, "MARGIN", 0.25),
+    (proposals, "CLASS_SCORE_WEIGHT", 0.2),
+    (student, "PRIOR", 0.01),
+    (student, "NO_LIMIT", 10_000),
+    (student_blocks, "GROUPS", 16),
+    (student_batches, "CROP_TRIES", 200),
+    (student_batches, "KEPT_SHARE", 0.5),
+    (student_loss, "CENTRE_RADIUS", 1.5),
+    (student_loss, "SAME_LENGTH", 1e-3),
+    (student_loss, "FOCAL_ALPHA", 0.25),
+    (student_loss, "FOCAL_GAMMA", 2),
+    (student_loss, "OVERLAP_POWER", 0.2),
+    (student_loss, "NORMALISER_START", 100),
+    (student_loss, "NORMALISER_MOMENTUM", 0.9),
+    (student_loss, "MIL_SHARE", 5),
+]
+
+
+# --- the paper's constants ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("section", PAPER_SETTINGS)
+def test_paper_profile(section: str) -> None:
+    values = getattr(make_settings(profile="paper"), section).model_dump()
+    assert {name: values[name] for name in PAPER_SETTINGS[section]} == PAPER_SETTINGS[section]
+
+
+@pytest.mark.parametrize(("module", "name", "value"), PAPER_CONSTANTS)
+def test_paper_constant(module: Any, name: str, value: float) -> None:
+    assert getattr(module, name) == value
+
+
+def test_defaults_of_the_functions_are_the_papers() -> None:
+    def defaults(function: Any) -> dict[str, Any]:
+        parameters = inspect.signature(function).parameters
+        return {name: p.default for name, p in parameters.items() if p.default is not p.empty}
+
+    assert defaults(generator.generator_loss) == {
+        "mask": None,
+        "contrast_weight": 0.01,
+        "cross_video_weight": 0.2,
+    }
+    assert defaults(proposals.generate_proposals) == {
+        "nms": True,
+        "nms_tiou": 0.5,
+        "class_threshold": 0.2,
+        "legacy_plus_one": True,
+        "classes": None,
+    }
+    assert defaults(generator.CrossVideoGenerator) == {"hidden_channels": 2048}
+
+
+def test_regression_ranges_and_large_window() -> None:
+    grid = student.make_grid(64, 6, torch.device("cpu"))
+    ranges = [
+        (grid.low[part].unique().item(), grid.high[part].unique().item()) for part in grid.slices()
+    ]
+    assert ranges == [(0, 4), (4, 8), (8, 16), (16, 32), (32, 64), (64, 10_000)]
+    assert student_blocks.large_window(1, 5) == 11
+
+
+# --- profiles and overrides -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_every_profile_is_valid_and_knows_its_name(profile: str) -> None:
+    settings = make_settings(profile=profile, seed=3)
+    assert (settings.profile, settings.seed, settings.data) == (profile, 3, "simulated")
+
+
+def test_profiles_grow() -> None:
+    smoke, quick, paper = (make_settings(profile=profile) for profile in PROFILES)
+    assert make_settings() == quick
+    for section, name in [
+        ("generation", "iterations"),
+        ("generation", "hidden_channels"),
+        ("student", "epochs"),
+        ("student", "width"),
+    ]:
+        values = [getattr(getattr(s, section), name) for s in (smoke, quick, paper)]
+        assert values == sorted(set(values))
+    assert quick.simulation == paper.simulation
+
+
+def test_overrides_replace_single_values_and_convert_strings() -> None:
+    overrides = {
+        "generation.iterations": "100",
+        "generation.learning_rate": "1e-2",
+        "student.distill": "false",
+        "selection.overlap": "class",
+        "simulation.noise": 0.5,
+        "device": "cpu",
+    }
+    settings = make_settings(profile="smoke", overrides=overrides)
+    assert settings.generation.iterations == 100
+    assert settings.generation.learning_rate == 0.01
+    assert settings.student.distill is False
+    assert settings.selection.overlap == "class"
+    assert settings.simulation.noise == 0.5
+    assert settings.device == "cpu"
+    assert settings.generation.batch_size == make_settings(profile="smoke").generation.batch_size
+    assert make_settings(profile="smoke").generation.iterations != 100
+
+
+def test_every_listed_setting_can_be_set() -> None:
+    settings = make_settings(profile="smoke")
+    values = {}
+    for name in setting_names():
+        section, _, field = name.rpartition(".")
+        values[name] = getattr(getattr(settings, section) if section else settings, field)
+    assert make_settings(profile="smoke", overrides=values) == settings
+    assert len(values) > 50
+    assert all(setting_names().values()), "every setting says what it means"
+
+
+def test_assignments_of_the_command_line() -> None:
+    assert parse_overrides(["a.b=1", " c = x=y "]) == {"a.b": "1", "c": "x=y"}
+    assert parse_overrides([]) == {}
+    with pytest.raises(SettingsError, match=r"NAME=VALUE, got 'a\.b'"):
+        parse_overrides(["a.b"])
+
+
+# --- mistakes -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("overrides", "fragments"),
+    [
+        ({"generation.iteration": 5}, ["'generation.iteration'", "generation.iterations"]),
+        ({"student.zzz": 5}, ["'student.zzz'", "student.width", "student.ema_decay"]),
+        ({"zzz": 5}, ["'zzz'", "generation.length", "device"]),
+        ({"seed": 5}, ["'seed'", "--seed"]),
+        ({"generation.iterations": "many"}, ["generation.iterations", "integer", "'many'"]),
+        ({"generation.iterations": 0}, ["generation.iterations", "greater than or equal to 1"]),
+        ({"generation.method": "acm"}, ["generation.method", "'cross-video' or 'cola'", "'acm'"]),
+        ({"selection.fallback": "worst"}, ["selection.fallback", "'best' or 'none'"]),
+        ({"student.ema_decay": 1}, ["student.ema_decay", "less than 1"]),
+        ({"student.max_length": 100}, ["student.max_length", "multiple of 32"]),
+        ({"student.switch_epoch": 26}, ["switch_epoch must not exceed epochs"]),
+        ({"generation.select": "best-on-test"}, ["evaluate_every > 0"]),
+        ({"simulation.train_videos": 5}, ["train_videos", "num_classes = 20"]),
+        ({"device": "tpu"}, ["device", "'auto', 'cpu' or 'cuda'"]),
+    ],
+)
+def test_a_mistake_is_named_with_what_is_allowed(overrides: dict, fragments: list[str]) -> None:
+    with pytest.raises(SettingsError) as error:
+        make_settings(overrides=overrides)
+    for fragment in fragments:
+        assert fragment in str(error.value)
+
+
+def test_all_mistakes_at_once() -> None:
+    with pytest.raises(SettingsError) as error:
+        make_settings(overrides={"generation.a": 1, "student.b": 2})
+    assert "generation.a" in str(error.value)
+    assert "student.b" in str(error.value)
+    with pytest.raises(SettingsError) as error:
+        make_settings(overrides={"generation.length": 1, "student.width": 0})
+    assert "generation.length" in str(error.value)
+    assert "student.width" in str(error.value)
+
+
+def test_unknown_profile_and_bad_seed() -> None:
+    with pytest.raises(SettingsError, match="unknown profile 'huge'; allowed: smoke, quick, paper"):
+        make_settings(profile="huge")
+    with pytest.raises(SettingsError, match="seed"):
+        make_settings(seed=-1)
+
+
+def test_settings_are_frozen() -> None:
+    settings = make_settings()
+    with pytest.raises(ValidationError):
+        settings.generation.iterations = 5
+
+
+# --- kept in a run directory ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_settings_survive_json(profile: str, tmp_path: Path) -> None:
+    settings = make_settings("some/folder", profile, 4, {"student.nms_sigma": 0.3})
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(settings.model_dump()))
+    assert read_settings(path) == settings
+    assert isinstance(read_settings(path), Settings)
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"profile": "huge"}', '{"generation": {"old": 1}}'])
+def test_a_configuration_of_another_version_is_refused(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "config.json"
+    path.write_text(text)
+    with pytest.raises(SettingsError, match="not a configuration of this version") as error:
+        read_settings(path)
+    assert str(path) in str(error.value)
+
+
+def test_changed_settings_are_listed() -> None:
+    old = make_settings()
+    new = make_settings(seed=1, overrides={"generation.iterations": 7})
+    assert changed_settings(old, old) == []
+    assert changed_settings(old, new) == ["seed: 0 -> 1", "generation.iterations: 300 -> 7"]

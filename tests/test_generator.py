@@ -1,0 +1,312 @@
+"""The generator: shapes, snippet mining against scipy and loops, losses against loops over pairs."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from scipy import ndimage
+from torch import Tensor
+
+from fustal_core.generator import (
+    CrossVideoGenerator,
+    GeneratorOutput,
+    MinedSnippets,
+    dilate,
+    dropout,
+    erode,
+    generator_loss,
+    hard_regions,
+    mine_snippets,
+    snippet_mask,
+    video_scores,
+)
+from fustal_core.reference import mine_snippets_by_loops
+
+FIELDS = ("easy_action", "hard_action", "easy_background", "hard_background")
+
+
+def generator(channels: int = 5, classes: int = 3, hidden: int = 8) -> CrossVideoGenerator:
+    torch.manual_seed(0)
+    return CrossVideoGenerator(channels, classes, hidden)
+
+
+def seeded(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+# --- the network ----------------------------------------------------------------------------------
+
+
+def test_parameters_come_in_the_order_weight_bias_classifier() -> None:
+    shapes = [tuple(p.shape) for p in CrossVideoGenerator(5, 3, hidden_channels=8).parameters()]
+    assert shapes == [(8, 5, 3), (8,), (3, 8, 1)]
+    assert [p.shape[0] for p in CrossVideoGenerator(4, 2).parameters()] == [2048, 2048, 2]
+
+
+def test_forward_equals_the_formulas() -> None:
+    model = generator().eval()
+    features = torch.randn(2, 7, 5, generator=seeded(1))
+    output = model(features)
+    weight, bias, classifier = (p.detach() for p in model.parameters())
+    padded = F.pad(features, (0, 0, 1, 1))
+    for b in range(2):
+        for t in range(7):
+            taps = sum(weight[:, :, k] @ padded[b, t + k] for k in range(3))
+            hidden = (taps + bias).clamp(min=0)
+            cas = (classifier[:, :, 0] @ hidden).clamp(min=0)
+            assert torch.allclose(output.embeddings[b, t], hidden, atol=1e-6)
+            assert torch.allclose(output.cas[b, t], cas, atol=1e-6)
+            assert torch.allclose(output.actionness[b, t], cas.sum(), atol=1e-6)
+    assert output.embeddings.shape == (2, 7, 8)
+    assert output.cas.shape == (2, 7, 3)
+    assert output.video_scores.shape == (2, 3)
+
+
+def test_video_scores_by_hand() -> None:
+    cas = torch.zeros(1, 10, 2)  # k_easy = 2
+    cas[0, [1, 4, 8], 0] = torch.tensor([4.0, 1.0, 2.0])
+    cas[0, :, 1] = 0.5
+    expected = math.exp(3) / (math.exp(3) + math.exp(0.5))
+    assert video_scores(cas)[0].tolist() == pytest.approx([expected, 1 - expected])
+
+
+def test_fewer_than_five_snippets_use_the_largest() -> None:
+    cas = torch.tensor([[[1.0, 0.0], [0.0, 0.0]]])
+    assert video_scores(cas)[0, 0].item() == pytest.approx(math.e / (math.e + 1))
+
+
+@pytest.mark.parametrize("shape", [(7, 5), (2, 7, 4), (1, 2, 7, 5)])
+def test_wrong_features_are_refused_with_both_shapes(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=r"expected features \(B, T, 5\), got \(") as error:
+        generator()(torch.zeros(shape))
+    assert str(shape) in str(error.value)
+
+
+def test_eval_is_deterministic_and_training_follows_its_generator() -> None:
+    model = generator()
+    features = torch.randn(2, 30, 5, generator=seeded(1))
+    first, again, other = (model(features, seeded(s)).cas for s in (3, 3, 4))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    model.eval()
+    assert torch.equal(model(features, seeded(3)).cas, model(features).cas)
+
+
+def test_dropout_acts_on_the_classifier_and_not_on_the_embeddings() -> None:
+    model = generator()
+    features = torch.randn(2, 30, 5, generator=seeded(1))
+    trained = model(features, seeded(3))
+    evaluated = model.eval()(features)
+    assert torch.equal(trained.embeddings, evaluated.embeddings)
+    assert not torch.allclose(trained.cas, evaluated.cas)
+
+
+def test_dropout_is_inverted_and_drops_its_share() -> None:
+    dropped = dropout(torch.ones(10_000), 0.7, seeded(0))
+    assert dropped.unique().tolist() == pytest.approx([0, 1 / 0.3])
+    assert (dropped == 0).float().mean().item() == pytest.approx(0.7, abs=0.02)
+    mask = snippet_mask(torch.rand(100, 100), seeded(0))
+    assert mask.unique().tolist() == pytest.approx([0, 2.5])
+    assert (mask == 0).float().mean().item() == pytest.approx(0.6, abs=0.02)
+
+
+# --- snippet mining -------------------------------------------------------------------------------
+
+
+@given(hnp.arrays(bool, st.tuples(st.integers(1, 3), st.integers(1, 40))), st.integers(1, 8))
+def test_erosion_and_dilation_equal_scipy(active: np.ndarray, window: int) -> None:
+    flat = np.ones((1, window))
+    rows = torch.from_numpy(active)
+    assert np.array_equal(erode(rows, window).numpy(), ndimage.binary_erosion(active, flat))
+    assert np.array_equal(dilate(rows, window).numpy(), ndimage.binary_dilation(active, flat))
+
+
+def test_an_even_window_is_off_centre_as_scipys() -> None:
+    active = torch.zeros(1, 20, dtype=torch.bool)
+    active[0, 6:15] = True
+    assert erode(active, 6)[0].nonzero().flatten().tolist() == [9, 10, 11, 12]
+    assert dilate(active, 6)[0].nonzero().flatten().tolist() == list(range(3, 17))
+    assert erode(active, 3)[0].nonzero().flatten().tolist() == list(range(7, 14))
+    assert dilate(active, 3)[0].nonzero().flatten().tolist() == list(range(5, 16))
+
+
+def test_rims_by_hand() -> None:
+    actionness = torch.zeros(1, 20)
+    actionness[0, 6:15] = torch.arange(9) + 1.0  # nine of twenty: the median is 0
+    inner, outer = hard_regions(actionness)
+    assert inner[0].nonzero().flatten().tolist() == [7, 8, 13]
+    assert outer[0].nonzero().flatten().tolist() == [3, 4, 16]
+
+
+def position_embeddings(actionness: np.ndarray) -> np.ndarray:
+    """Embeddings that tell which video and snippet they are of, (B, T, 2)."""
+    return np.stack(np.indices(actionness.shape), axis=-1).astype(float)
+
+
+# Few distinct values make ties; zeros make active regions smaller than k_hard.
+TIED = hnp.arrays(
+    float,
+    st.tuples(st.integers(1, 3), st.integers(1, 70)),
+    elements=st.sampled_from([0, 0, 1, 2, 5]),
+)
+
+
+@settings(max_examples=150)
+@given(TIED, st.none() | st.integers(0, 99))
+def test_mining_equals_loops(actionness: np.ndarray, mask_seed: int | None) -> None:
+    embeddings = position_embeddings(actionness)
+    tensor = torch.from_numpy(actionness)
+    mask = None if mask_seed is None else snippet_mask(tensor, seeded(mask_seed))
+    mined = mine_snippets(tensor, torch.from_numpy(embeddings), mask)
+    expected = mine_snippets_by_loops(
+        actionness, embeddings, None if mask is None else mask.numpy()
+    )
+    for name in FIELDS:
+        assert np.array_equal(getattr(mined, name).numpy(), expected[name]), name
+
+
+@pytest.mark.parametrize("length", [400, 751])
+def test_mining_of_untied_curves_equals_loops(length: int) -> None:
+    actionness = torch.rand(4, length, generator=seeded(0))
+    embeddings = torch.randn(4, length, 6, generator=seeded(1))
+    mined = mine_snippets(actionness, embeddings)
+    expected = mine_snippets_by_loops(actionness.numpy(), embeddings.numpy())
+    assert mined.easy_action.shape == (4, length // 5, 6)
+    assert mined.hard_background.shape == (4, length // 20, 6)
+    for name in FIELDS:
+        assert np.array_equal(getattr(mined, name).numpy(), expected[name]), name
+
+
+@pytest.mark.parametrize("shapes", [((3,), (3, 2)), ((2, 3), (2, 4, 5)), ((2, 3, 1), (2, 3, 5))])
+def test_mining_refuses_shapes_that_do_not_fit(shapes: tuple) -> None:
+    with pytest.raises(ValueError, match="expected actionness"):
+        mine_snippets(torch.zeros(shapes[0]), torch.zeros(shapes[1]))
+
+
+# --- losses ---------------------------------------------------------------------------------------
+
+LABELS = {
+    "one pair": [[1, 0, 0], [0, 1, 0], [1, 0, 0]],
+    "all alike": [[0, 1, 1]] * 4,
+    "two groups": [[1, 0, 0], [0, 1, 0], [1, 0, 0], [0, 1, 0], [1, 0, 0]],
+    "a shared class is no identical label": [[1, 1, 0], [1, 0, 0], [0, 1, 0], [1, 1, 0]],
+    "no pair": [[1, 0, 0], [0, 1, 0], [0, 0, 1]],
+    "one video": [[1, 0, 1]],
+}
+
+
+def random_output(num_videos: int, seed: int, length: int = 45) -> GeneratorOutput:
+    cas = torch.rand(num_videos, length, 3, generator=seeded(seed))
+    embeddings = torch.randn(num_videos, length, 6, generator=seeded(seed + 1)).clamp(min=0)
+    return GeneratorOutput(embeddings, cas, cas.sum(2), video_scores(cas))
+
+
+def nce(query: Tensor, key: Tensor, negatives: Tensor) -> Tensor:
+    """One row: query (k, H) and key (k', H) by their means, negatives (n, H)."""
+    query, key = F.normalize(query.mean(0), dim=0), F.normalize(key.mean(0), dim=0)
+    logits = torch.stack([query @ key, *(query @ F.normalize(n, dim=0) for n in negatives)]) / 0.07
+    return F.cross_entropy(logits[None], torch.tensor([0]))
+
+
+def loss_by_loops(output: GeneratorOutput, labels: Tensor) -> dict[str, Tensor]:
+    mined: MinedSnippets = mine_snippets(output.actionness, output.embeddings)
+    EA, HA, EB, HB = (getattr(mined, name) for name in FIELDS)
+    videos = range(len(labels))
+
+    def row(query: int, key: int) -> Tensor:
+        return nce(HA[query], EA[key], EB[key]) + nce(HB[query], EB[key], EA[key])
+
+    in_video = sum(row(i, i) for i in videos) / len(videos)
+    pairs = [(i, j) for i in videos for j in videos if i < j and torch.equal(labels[i], labels[j])]
+    crossed = sum((row(j, i) + row(i, j)) / 2 for i, j in pairs)
+    contrast = in_video + (0.2 / len(pairs) * crossed if pairs else 0)
+    p, y = output.video_scores, labels / labels.sum(1, keepdim=True)
+    classification = -(y * p.log() + (1 - y) * (1 - p).log()).mean()
+    total = classification + 0.01 * contrast
+    return {"classification": classification, "contrast": contrast, "total": total}
+
+
+@pytest.mark.parametrize("labels", LABELS.values(), ids=LABELS.keys())
+@pytest.mark.parametrize("seed", [0, 10])
+def test_loss_equals_loops_over_pairs(labels: list[list[int]], seed: int) -> None:
+    output, target = random_output(len(labels), seed), torch.tensor(labels).float()
+    loss = generator_loss(output, target)
+    for name, expected in loss_by_loops(output, target).items():
+        assert getattr(loss, name).item() == pytest.approx(float(expected), rel=1e-5), name
+
+
+def test_no_pair_no_cross_video_term() -> None:
+    labels = torch.eye(3)
+    output = random_output(3, 0)
+    loss = generator_loss(output, labels)
+    assert loss.cross_video == 0
+    assert torch.equal(loss.contrast, loss.in_video)
+
+
+def test_weight_zero_is_cola() -> None:
+    labels = torch.tensor([[1.0, 0, 0]] * 4)
+    output = random_output(4, 0)
+    cola = generator_loss(output, labels, cross_video_weight=0)
+    full = generator_loss(output, labels)
+    assert torch.equal(cola.contrast, full.in_video)
+    assert cola.total.item() == pytest.approx((full.classification + 0.01 * full.in_video).item())
+    assert full.cross_video > 0
+    assert full.total > cola.total
+
+
+def test_order_of_videos_does_not_matter() -> None:
+    labels = torch.tensor(LABELS["two groups"]).float()
+    output, order = random_output(5, 0), torch.tensor([3, 0, 4, 2, 1])
+    shuffled = GeneratorOutput(*(value[order] for value in vars(output).values()))
+    assert generator_loss(shuffled, labels[order]).total.item() == pytest.approx(
+        generator_loss(output, labels).total.item(), rel=1e-6
+    )
+
+
+def test_the_mask_changes_the_easy_snippets_only() -> None:
+    output = random_output(2, 0)
+    mask = snippet_mask(output.actionness, seeded(5))
+    plain = mine_snippets(output.actionness, output.embeddings)
+    masked = mine_snippets(output.actionness, output.embeddings, mask)
+    for name in FIELDS:
+        same = torch.equal(getattr(plain, name), getattr(masked, name))
+        assert same == name.startswith("hard"), name
+
+
+def test_contrast_has_gradients_through_chosen_embeddings_and_not_through_the_choice() -> None:
+    output = random_output(2, 0)
+    embeddings = torch.ones(2, 45, 6, requires_grad=True)
+    actionness = output.actionness.clone().requires_grad_()
+    mined = mine_snippets(actionness, embeddings)
+    # One-hot embeddings of the positions tell which snippets were chosen.
+    positions = torch.eye(45).expand(2, 45, 45)
+    chosen = sum(
+        getattr(mine_snippets(output.actionness, positions), name).sum(1) for name in FIELDS
+    )
+    sum(getattr(mined, name).square().sum() for name in FIELDS).backward()
+    assert actionness.grad is None
+    touched = embeddings.grad.abs().sum(2) > 0
+    assert torch.equal(touched, chosen > 0)
+    assert not touched.all()
+
+
+def test_every_parameter_learns() -> None:
+    model = generator().eval()
+    features = torch.randn(2, 40, 5, generator=seeded(1))
+    generator_loss(model(features), torch.tensor([[1.0, 0, 0]] * 2)).total.backward()
+    assert all(parameter.grad.abs().sum() > 0 for parameter in model.parameters())
+
+
+def test_the_contrast_moves_the_embedding_but_not_the_classifier() -> None:
+    model = generator().eval()
+    features = torch.randn(2, 40, 5, generator=seeded(1))
+    generator_loss(model(features), torch.tensor([[1.0, 0, 0]] * 2)).contrast.backward()
+    assert model.embedding.weight.grad.abs().sum() > 0
+    assert model.classifier.weight.grad is None
