@@ -1,0 +1,118 @@
+"""The command ``fustal``.
+
+Exit status: 0 done, 1 the work failed or the data is bad, 2 the command line is wrong.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fustal_core.annotations import DataError
+from fustal_core.config import (
+    PROFILES,
+    SettingsError,
+    make_settings,
+    parse_overrides,
+    setting_names,
+)
+
+app = typer.Typer(
+    help="FuSTAL: the quality of pseudo labels in weakly supervised temporal action localization.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+def main() -> None:
+    """Entry point: a user's mistake ends in a message and a status, never in a traceback."""
+    try:
+        app()
+    except SettingsError as error:
+        sys.exit(_fail(error, 2))
+    except DataError as error:
+        sys.exit(_fail(error, 1))
+    except KeyboardInterrupt:
+        sys.exit(_fail("interrupted; the same command goes on from here", 1))
+
+
+def _fail(message: object, status: int) -> int:
+    print(f"fustal: {message}", file=sys.stderr)
+    return status
+
+
+@app.command()
+def run(
+    stages: Annotated[
+        list[str] | None,
+        typer.Argument(help="Notebooks to run, e.g. 'generation selection'; all if none is named."),
+    ] = None,
+    data: Annotated[str, typer.Option(help="'simulated' or a data folder.")] = "simulated",
+    profile: Annotated[str, typer.Option(help=f"One of {', '.join(PROFILES)}.")] = "quick",
+    seed: Annotated[int, typer.Option(help="Seed of data, weights and batches.")] = 0,
+    run_dir: Annotated[
+        Path | None, typer.Option(help="Where results go [runs/DATA-PROFILE-seedN].")
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help="Override a setting; see 'settings'."),
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Take over a run directory made with other settings.")
+    ] = False,
+) -> None:
+    """Run the study: the notebooks in order, with figures and tables; resumes what was begun."""
+    if data != "simulated":
+        data = str(Path(data).resolve())
+    overrides = parse_overrides(set_ or [])
+    settings = make_settings(data, profile, seed, overrides)
+
+    from fustal_core.pipeline import NotebookError, choose_stages, run_notebooks, to_stderr
+    from fustal_core.rundir import claim_run_dir, default_run_dir, torch_device
+    from fustal_core.stages import load_data
+
+    torch_device(settings)
+    chosen = choose_stages(stages or [])
+    dataset = load_data(settings)
+    for warning in dataset.warnings:
+        to_stderr(f"{dataset.name}: {warning}")
+    folder = run_dir or default_run_dir(settings)
+    claim_run_dir(folder, settings, force=force)
+    try:
+        run_notebooks(chosen, settings, overrides, folder, dataset.fingerprint, say=to_stderr)
+    except NotebookError as error:
+        raise SystemExit(_fail(error, 1)) from None
+    to_stderr(f"results: {folder}")
+
+
+@app.command()
+def settings() -> None:
+    """List every setting that --set can override, with its meaning."""
+    for name, description in setting_names().items():
+        print(f"{name:36}{description}")
+
+
+@app.command()
+def bench(
+    json_: Annotated[bool, typer.Option("--json", help="Print JSON for machines.")] = False,
+) -> None:
+    """Time the hot parts next to plain reference implementations, in one run on this machine."""
+    from fustal_core.bench import run_benchmark
+
+    table = run_benchmark()
+    print(table.to_json(orient="records", indent=1) if json_ else table.to_string(index=False))
+
+
+@app.command()
+def publish(
+    run_dir: Annotated[Path, typer.Argument(help="A run directory with all notebooks executed.")],
+) -> None:
+    """Copy a run's executed outputs into the checkout's notebooks, for readers on the web."""
+    from fustal_core.pipeline import publish_notebooks
+
+    for path in publish_notebooks(run_dir):
+        print(path)

@@ -1,0 +1,243 @@
+"""Papermill over the notebooks: executed copies in the run directory, skipped when nothing changed."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fustal_core.config import Settings, SettingsError
+from fustal_core.files import atomic_path, write_text
+from fustal_core.progress import VARIABLE
+from fustal_core.rundir import PACKAGE, Product, code_hash, hash_of, project_root
+
+if TYPE_CHECKING:
+    from nbformat import NotebookNode
+
+Say = Callable[[str], None]
+
+PARAMETERS = ("data", "profile", "seed", "run_dir", "overrides")
+
+
+class NotebookError(Exception):
+    """A notebook failed; the message says which, where, and with what error."""
+
+
+def notebooks_dir() -> Path:
+    """The checkout's ``notebooks`` folder.
+
+    Raises:
+        SettingsError: not run inside a checkout.
+    """
+    folder = project_root() / "notebooks"
+    if not folder.is_dir():
+        raise SettingsError("no notebooks folder: run from a checkout of the study")
+    return folder
+
+
+def stage_names() -> list[str]:
+    """The notebooks in their order, e.g. ``["00_data", "01_generation", ...]``."""
+    return sorted(path.stem for path in notebooks_dir().glob("[0-9][0-9]_*.ipynb"))
+
+
+def choose_stages(asked: Sequence[str]) -> list[str]:
+    """The notebooks asked for, in pipeline order; all of them if none is named.
+
+    Args:
+        asked: full names ("01_generation") or the part after the number ("generation").
+
+    Raises:
+        SettingsError: unknown names, all listed with the known ones.
+    """
+    known = stage_names()
+    short = {name.partition("_")[2]: name for name in known}
+    unknown = [name for name in asked if name not in known and name not in short]
+    if unknown:
+        raise SettingsError(
+            f"unknown stage {', '.join(map(repr, unknown))}; known: {', '.join(short)}"
+        )
+    wanted = {short.get(name, name) for name in asked} or set(known)
+    return [name for name in known if name in wanted]
+
+
+def run_notebooks(
+    stages: Sequence[str],
+    settings: Settings,
+    overrides: dict[str, Any],
+    run_dir: Path,
+    fingerprint: str,
+    *,
+    say: Say = print,
+) -> list[str]:
+    """Execute notebooks in order; an unchanged one is skipped.
+
+    Args:
+        stages: full names, see :func:`choose_stages`.
+        settings: of the run; ``overrides`` are what of them differs from the profile.
+        run_dir: whose ``NN_name/NN_name.ipynb`` gets the executed copy.
+        fingerprint: of the data.
+        say: receives a line at each notebook's start and end, and its progress.
+
+    Returns:
+        The notebooks that were executed.
+
+    Raises:
+        NotebookError: a cell raised; the copy up to it is kept as ``NN_name.failed.ipynb``.
+    """
+    parameters = {
+        "data": settings.data,
+        "profile": settings.profile,
+        "seed": settings.seed,
+        "run_dir": str(run_dir.resolve()),
+        "overrides": overrides,
+    }
+    code = code_hash(path.stem for path in PACKAGE.glob("*.py"))
+    executed = []
+    for name in stages:
+        source = notebooks_dir() / f"{name}.ipynb"
+        key = hash_of(_cell_sources(source), settings.model_dump(), fingerprint, code)
+        product = Product(run_dir / name, key)
+        target = product.folder / f"{name}.ipynb"
+        if product.is_made and target.exists():
+            say(f"{name}: unchanged, skipped")
+            continue
+        say(f"{name}: running")
+        start = time.monotonic()
+        with _relayed_progress(name, say):
+            _execute(source, target, parameters)
+        product.finish()
+        say(f"{name}: done in {time.monotonic() - start:.0f} s")
+        executed.append(name)
+    return executed
+
+
+def _cell_sources(path: Path) -> list[str]:
+    cells = json.loads(path.read_text())["cells"]
+    return ["".join(cell["source"]) for cell in cells]
+
+
+def _execute(source: Path, target: Path, parameters: dict[str, Any]) -> None:
+    import nbformat
+    import papermill
+    from papermill.exceptions import PapermillExecutionError
+
+    # papermill only warns about a parameter that the notebook does not have.
+    missing = set(parameters) - set(papermill.inspect_notebook(str(source)))
+    if missing:
+        raise NotebookError(f"{source.name}: no parameter {', '.join(sorted(missing))}")
+    failed = target.with_suffix(".failed.ipynb")
+    failed.unlink(missing_ok=True)
+    with atomic_path(target) as temporary:
+        try:
+            papermill.execute_notebook(
+                str(source),
+                str(temporary),
+                parameters,
+                kernel_name="python3",
+                kernel_manager_class=_ipc_kernel_manager(),
+                cwd=str(source.parent),
+                progress_bar=False,
+                log_output=False,
+            )
+        except PapermillExecutionError as error:
+            os.replace(temporary, failed)
+            raise NotebookError(
+                f"{source.stem}: cell {error.exec_count} failed: {error.ename}: {error.evalue}\n"
+                f"the notebook up to there: {failed}"
+            ) from None
+        write_text(temporary, _without_stamps(nbformat.read(temporary, as_version=4)))
+
+
+def _ipc_kernel_manager() -> type:
+    """Kernels reached through files instead of TCP ports: nothing to race for, nothing to overhear."""
+    from jupyter_client import AsyncKernelManager
+
+    class IPCKernelManager(AsyncKernelManager):
+        transport = "ipc"
+
+    return IPCKernelManager
+
+
+def _without_stamps(notebook: NotebookNode) -> str:
+    """The notebook as text without times of execution, so that equal runs give equal files."""
+    import nbformat
+
+    notebook.metadata.pop("papermill", None)
+    for cell in notebook.cells:
+        for key in ("papermill", "execution"):
+            cell.metadata.pop(key, None)
+    return nbformat.writes(notebook) + "\n"
+
+
+@contextmanager
+def _relayed_progress(name: str, say: Say) -> Iterator[None]:
+    """Let the notebook's kernel report its progress to a file, and show the lines as they come."""
+    with tempfile.TemporaryDirectory() as folder:
+        log = Path(folder) / "progress"
+        log.touch()
+        previous = os.environ.get(VARIABLE)
+        os.environ[VARIABLE] = str(log)
+        over = threading.Event()
+        thread = threading.Thread(target=_relay, args=(log, name, say, over), daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
+            os.environ.pop(VARIABLE)
+            if previous is not None:
+                os.environ[VARIABLE] = previous
+
+
+def _relay(log: Path, name: str, say: Say, over: threading.Event) -> None:
+    with log.open() as lines:
+        while True:
+            ending = over.wait(timeout=1)
+            fresh = lines.readlines()
+            if fresh:
+                say(f"{name}:   {fresh[-1].strip()}")
+            if ending:
+                return
+
+
+def publish_notebooks(run_dir: Path) -> list[Path]:
+    """Copy the outputs of a run's executed notebooks into the checkout's notebooks.
+
+    The committed notebooks then show the run, without its injected parameters.
+    """
+    import nbformat
+
+    written = []
+    for name in stage_names():
+        executed = nbformat.read(run_dir / name / f"{name}.ipynb", as_version=4)
+        executed.cells = [
+            cell
+            for cell in executed.cells
+            if "injected-parameters" not in cell.metadata.get("tags", [])
+        ]
+        for count, cell in enumerate(_code_cells(executed), start=1):
+            cell.execution_count = count
+            for output in cell.outputs:
+                if "execution_count" in output:
+                    output.execution_count = count
+        target = notebooks_dir() / f"{name}.ipynb"
+        write_text(target, _without_stamps(executed))
+        written.append(target)
+    return written
+
+
+def _code_cells(notebook: NotebookNode) -> list[NotebookNode]:
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def to_stderr(line: str) -> None:
+    """Say a line where a batch log shows it."""
+    print(line, file=sys.stderr, flush=True)

@@ -1,0 +1,63 @@
+"""Progress of long work: a widget bar in JupyterLab, plain lines in batch.
+
+The variable ``FUSTAL_PROGRESS`` names a file that gets plain lines instead of a bar; ``fustal run``
+sets it for the notebooks it executes and shows the lines as they come, so that a batch log stays
+readable and executed notebooks hold no progress bars.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+Progress = Callable[[int, int, str], None]
+
+VARIABLE = "FUSTAL_PROGRESS"
+_SECONDS_BETWEEN_LINES = 2.0
+
+
+@contextmanager
+def show_progress(what: str) -> Iterator[Progress]:
+    """A callback ``progress(done, total, note)`` that is shown while the block runs.
+
+    Args:
+        what: short name of the work, e.g. "training the generator".
+    """
+    target = os.environ.get(VARIABLE)
+    if target is not None:
+        yield _lines(what, Path(target))
+        return
+    from tqdm.auto import tqdm
+
+    plain = not sys.stderr.isatty() and "ipykernel" not in sys.modules
+    bar = tqdm(desc=what, leave=False, mininterval=10 if plain else 0.1)
+
+    def update(done: int, total: int, note: str) -> None:
+        bar.total = total
+        if note:
+            bar.set_postfix_str(note, refresh=False)
+        bar.update(done - bar.n)
+
+    try:
+        yield update
+    finally:
+        bar.close()
+
+
+def _lines(what: str, target: Path) -> Progress:
+    last = 0.0
+
+    def update(done: int, total: int, note: str) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last < _SECONDS_BETWEEN_LINES and done < total:
+            return
+        last = now
+        with target.open("a") as file:
+            file.write(f"{what}: {done}/{total}{' ' + note if note else ''}\n")
+
+    return update

@@ -1,0 +1,325 @@
+"""The three stages as a notebook sees them: each is made once per run directory and read ever after.
+
+``open_study`` gives a :class:`Study`; its methods make what is missing, with progress, and return what
+the stage produced. Labels of test videos are used by :meth:`Study.measure` alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import pandas as pd
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from fustal_core.config import GenerationSettings, Settings, StudentSettings, make_settings
+from fustal_core.data import Dataset, load_dataset
+from fustal_core.files import atomic_path, write_parquet
+from fustal_core.generation import propose, train_generator
+from fustal_core.generator import CrossVideoGenerator
+from fustal_core.metrics import map_summary
+from fustal_core.progress import Progress, show_progress
+from fustal_core.results import write_detections
+from fustal_core.rundir import (
+    Product,
+    claim_run_dir,
+    code_hash,
+    default_run_dir,
+    hash_of,
+    torch_device,
+    write_provenance,
+)
+from fustal_core.selection import score_proposals, select
+from fustal_core.simulator import simulate
+from fustal_core.student import TriDet
+from fustal_core.student_inference import detect
+from fustal_core.student_training import StudentResult, train_student
+
+Method = Literal["cola", "cross-video"]
+LabelSource = Literal["selected", "raw", "truth"]
+
+# The modules a product is made with; it is made again when they, or what they import, change.
+_GENERATION_CODE = ("data", "simulator", "generation", "metrics")
+_STUDENT_CODE = (*_GENERATION_CODE, "selection", "student_training", "student_inference")
+
+
+@dataclass(frozen=True)
+class Generation:
+    """Stage 1: a trained generator and its proposals.
+
+    Attributes:
+        model: in eval mode.
+        train, test: proposals of the subset's videos; those of test are its detections.
+        losses: per iteration. evaluations: test mAP along the training, may be empty.
+        key: of the product, which later stages depend on.
+    """
+
+    model: CrossVideoGenerator
+    train: pd.DataFrame
+    test: pd.DataFrame
+    losses: pd.DataFrame
+    evaluations: pd.DataFrame
+    key: str
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Stage 2: all training proposals with ``iou_score``, and the selected ones."""
+
+    scored: pd.DataFrame
+    selected: pd.DataFrame
+
+
+@dataclass(frozen=True)
+class Student:
+    """Stage 3: a trained student (its EMA weights).
+
+    Attributes:
+        model: the EMA weights, in eval mode.
+        detections: on the test videos.
+        history: per epoch, see ``student_training.train_student``.
+        ema_labels: the EMA labels of each distillation epoch, in seconds; empty without distillation.
+    """
+
+    model: TriDet
+    detections: pd.DataFrame
+    history: pd.DataFrame
+    ema_labels: pd.DataFrame
+
+
+def open_study(
+    data: str = "simulated",
+    profile: str = "quick",
+    seed: int = 0,
+    run_dir: str | Path = "",
+    overrides: Mapping[str, Any] | None = None,
+    *,
+    force: bool = False,
+) -> Study:
+    """Open a run directory, new or not, for these settings.
+
+    Args:
+        data: "simulated" or a data folder.
+        profile: "smoke", "quick" or "paper".
+        seed: of everything random.
+        run_dir: empty for ``runs/DATA-PROFILE-seedN`` in the checkout.
+        overrides: settings by dotted name, ``{"generation.iterations": 100}``.
+        force: take over a run directory made with other settings.
+
+    Raises:
+        SettingsError: bad settings, or a run directory made with others.
+    """
+    settings = make_settings(data, profile, seed, overrides)
+    folder = Path(run_dir) if run_dir else default_run_dir(settings)
+    claim_run_dir(folder, settings, force=force)
+    return Study(settings, folder)
+
+
+def load_data(settings: Settings) -> Dataset:
+    """The data of a run: simulated from its seed, or read and checked from its folder.
+
+    Raises:
+        DataError: every problem of the folder.
+    """
+    if settings.data == "simulated":
+        return simulate(settings.simulation, settings.seed)
+    return load_dataset(Path(settings.data))
+
+
+class Study:
+    """One run: settings, data, and the products of its stages."""
+
+    def __init__(self, settings: Settings, run_dir: Path) -> None:
+        self.settings = settings
+        self.run_dir = run_dir
+        self.device = torch_device(settings)
+
+    @cached_property
+    def dataset(self) -> Dataset:
+        """The data; its features lie on the study's device."""
+        dataset = load_data(self.settings)
+        dataset = replace(
+            dataset,
+            generator_features=dataset.generator_features.to(self.device),
+            student_features=dataset.student_features.to(self.device),
+        )
+        write_provenance(self.run_dir, self.settings, dataset.fingerprint, self.device)
+        return dataset
+
+    @property
+    def data_name(self) -> str:
+        """What tables call the data: its name and whether it is simulated or real."""
+        return f"{self.dataset.name} ({self.dataset.origin})"
+
+    def folder(self, notebook: str) -> Path:
+        """Folder of a notebook in the run directory, e.g. ``"01_generation"``."""
+        return self.run_dir / notebook
+
+    def measure(self, detections: pd.DataFrame) -> dict[str, float]:
+        """mAP at tIoU 0.1..0.7 and the three named averages on the test videos, in percent."""
+        return map_summary(detections, self.dataset.truth("test"))
+
+    def generation(self, method: Method | None = None) -> Generation:
+        """Stage 1 by a method (None: the one of the settings), made if it is not there."""
+        settings = self.settings.generation
+        if method is not None:
+            settings = settings.model_copy(update={"method": method})
+        product = self._product(
+            f"01_generation/{settings.method}", _GENERATION_CODE, settings.model_dump()
+        )
+        if not product.is_made:
+            self._make_generation(settings, product)
+        model = CrossVideoGenerator(
+            self.dataset.generator_features.dim,
+            len(self.dataset.classes),
+            settings.hidden_channels,
+        )
+        model.load_state_dict(load_file(product.folder / "weights.safetensors"))
+        return Generation(
+            model.to(self.device).eval(),
+            pd.read_parquet(product.folder / "proposals_train.parquet"),
+            pd.read_parquet(product.folder / "proposals_test.parquet"),
+            pd.read_parquet(product.folder / "losses.parquet"),
+            pd.read_parquet(product.folder / "evaluations.parquet"),
+            product.key,
+        )
+
+    def _make_generation(self, settings: GenerationSettings, product: Product) -> None:
+        def evaluate(model: CrossVideoGenerator) -> dict[str, float]:
+            return self.measure(propose(model, self.dataset, "test", settings))
+
+        with show_progress(f"training the generator ({settings.method})") as progress:
+            model, losses, evaluations = train_generator(
+                settings,
+                self.dataset,
+                self.settings.seed,
+                device=self.device,
+                checkpoint=product.checkpoint,
+                key=product.key,
+                evaluate=evaluate,
+                progress=progress,
+            )
+        self._save_weights(product, model)
+        write_parquet(product.folder / "losses.parquet", losses)
+        write_parquet(product.folder / "evaluations.parquet", evaluations)
+        for subset in ("train", "test"):
+            with show_progress(f"proposals of {subset} videos ({settings.method})") as progress:
+                proposals = propose(model, self.dataset, subset, settings, progress)
+            self._save_segments(product, f"proposals_{subset}", proposals)
+        product.finish()
+
+    def selection(self) -> Selection:
+        """Stage 2 on the proposals of the settings' generator."""
+        proposals = self.generation().train
+        scored = score_proposals(proposals, self.settings.selection)
+        selected = select(scored, self.settings.selection)
+        return Selection(scored, selected)
+
+    def student(self, labels: LabelSource = "selected", *, distill: bool = True) -> Student:
+        """Stage 3 on some labels, made if it is not there.
+
+        Args:
+            labels: "selected" pseudo labels; "raw", all proposals (the floor); "truth", the true
+                segments of the training videos (the fully supervised ceiling).
+            distill: switch to EMA labels at ``switch_epoch``. Both choices share the epochs before.
+        """
+        settings = self._student_settings(labels, distill)
+        name = f"{labels}{'+ema' if distill else ''}"
+        product = self._student_product(name, settings, labels)
+        if not product.is_made:
+            self._make_student(settings, labels, product)
+        model = TriDet(self.dataset.student_features.dim, len(self.dataset.classes), settings)
+        model.load_state_dict(load_file(product.folder / "weights.safetensors"))
+        return Student(
+            model.to(self.device).eval(),
+            pd.read_parquet(product.folder / "detections.parquet"),
+            pd.read_parquet(product.folder / "history.parquet"),
+            pd.read_parquet(product.folder / "ema_labels.parquet"),
+        )
+
+    def _student_settings(self, labels: LabelSource, distill: bool) -> StudentSettings:
+        """Floor and ceiling are measured at their end alone, which saves time."""
+        settings = self.settings.student.model_copy(update={"distill": distill})
+        if labels == "selected" or settings.select == "best-on-test":
+            return settings
+        return settings.model_copy(update={"evaluate_every": 0})
+
+    def _student_product(
+        self, name: str, settings: StudentSettings, labels: LabelSource
+    ) -> Product:
+        inputs: list[Any] = [settings.model_dump(), labels]
+        if labels != "truth":
+            inputs += [self.generation().key, self.settings.selection.model_dump()]
+        return self._product(f"03_training/{name}", _STUDENT_CODE, inputs)
+
+    def _phase_one(self, labels: LabelSource) -> Path:
+        """The state after the epochs on the given labels, from which both continuations start."""
+        settings = self._student_settings(labels, distill=False)
+        settings = settings.model_copy(update={"epochs": settings.switch_epoch})
+        product = self._student_product(f"{labels}_phase_one", settings, labels)
+        if not product.is_made:
+            self._train(settings, labels, product, None)
+            product.finish(keep_checkpoint=True)
+        return product.checkpoint
+
+    def _make_student(
+        self, settings: StudentSettings, labels: LabelSource, product: Product
+    ) -> None:
+        result = self._train(settings, labels, product, self._phase_one(labels))
+        self._save_weights(product, result.model)
+        write_parquet(product.folder / "history.parquet", result.history)
+        write_parquet(product.folder / "ema_labels.parquet", result.ema_labels)
+        with show_progress(f"detections ({product.folder.name})") as progress:
+            detections = self._detect(result.model, settings, progress)
+        self._save_segments(product, "detections", detections)
+        product.finish()
+
+    def _train(
+        self,
+        settings: StudentSettings,
+        labels: LabelSource,
+        product: Product,
+        initial: Path | None,
+    ) -> StudentResult:
+        with show_progress(f"training the student ({product.folder.name})") as progress:
+            return train_student(
+                settings,
+                self.dataset,
+                self._labels(labels),
+                self.settings.seed,
+                device=self.device,
+                checkpoint=product.checkpoint,
+                key=product.key,
+                initial=initial,
+                evaluate=lambda model: self.measure(self._detect(model, settings)),
+                progress=progress,
+            )
+
+    def _labels(self, source: LabelSource) -> pd.DataFrame:
+        if source == "truth":
+            return self.dataset.truth("train")
+        return self.generation().train if source == "raw" else self.selection().selected
+
+    def _detect(
+        self, model: TriDet, settings: StudentSettings, progress: Progress | None = None
+    ) -> pd.DataFrame:
+        return detect(model, self.dataset, "test", settings, device=self.device, progress=progress)
+
+    def _product(self, name: str, modules: tuple[str, ...], inputs: Any) -> Product:
+        key = hash_of(
+            inputs, self.settings.seed, self.dataset.fingerprint, self.device, code_hash(modules)
+        )
+        return Product(self.run_dir / name, key)
+
+    def _save_weights(self, product: Product, model: nn.Module) -> None:
+        state = {name: value.cpu().contiguous() for name, value in model.state_dict().items()}
+        with atomic_path(product.folder / "weights.safetensors") as temporary:
+            save_file(state, temporary)
+
+    def _save_segments(self, product: Product, name: str, segments: pd.DataFrame) -> None:
+        write_parquet(product.folder / f"{name}.parquet", segments)
+        write_detections(product.folder / f"{name}.json", segments, self.data_name)

@@ -1,0 +1,176 @@
+"""The command line by its real entry point: what it runs, and what it says to mistakes."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from safetensors.numpy import load_file
+
+
+def fustal(*arguments: str | Path) -> subprocess.CompletedProcess:
+    """Run the command in a process of its own."""
+    command = [sys.executable, "-m", "fustal_core", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def assert_refused(result: subprocess.CompletedProcess, status: int, *fragments: str) -> None:
+    assert result.returncode == status, result.stderr
+    assert "Traceback" not in result.stderr
+    for fragment in fragments:
+        assert fragment in result.stderr
+
+
+@pytest.fixture
+def data_folder(tmp_path: Path) -> Path:
+    """A sound folder of layout 6: two classes, four videos, 8 channels, 5 snippets a second."""
+    folder = tmp_path / "data"
+    (folder / "features").mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    database = {}
+    for index, subset in enumerate(["train", "train", "test", "test"]):
+        label = ["jump", "throw"][index % 2]
+        np.save(folder / "features" / f"v{index}.npy", rng.random((100, 8), dtype=np.float32))
+        database[f"v{index}"] = {
+            "subset": subset,
+            "duration": 20.0,
+            "annotations": [{"label": label, "segment": [2.0, 9.0]}],
+        }
+    (folder / "gt.json").write_text(json.dumps({"database": database}))
+    source = {"folder": "features", "stride_frames": 1, "window_frames": 1, "fps": 5}
+    description = {
+        "name": "four videos",
+        "annotations": "gt.json",
+        "train_subset": "train",
+        "test_subset": "test",
+        "features": source,
+    }
+    (folder / "dataset.yaml").write_text(yaml.safe_dump(description))
+    return folder
+
+
+def test_help_names_the_commands() -> None:
+    result = fustal("--help")
+    assert result.returncode == 0
+    assert "run" in result.stdout
+    assert "bench" in result.stdout
+
+
+def test_settings_lists_what_can_be_set() -> None:
+    result = fustal("settings")
+    assert result.returncode == 0
+    assert "generation.iterations" in result.stdout
+    assert "student.ema_decay" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "fragments"),
+    [
+        (["run", "--profile", "huge"], ["'huge'", "smoke, quick, paper"]),
+        (["run", "cooking"], ["'cooking'", "generation"]),
+        (["run", "--set", "generation.iteration=3"], ["generation.iterations"]),
+        (["run", "--set", "generation.iterations=many"], ["generation.iterations", "many"]),
+        (["run", "--set", "student.crop_min=1.5"], ["student.crop_min", "1.5"]),
+        (["run", "--set", "generation.iterations"], ["NAME=VALUE"]),
+        (["run", "--seed", "-1"], ["seed"]),
+        (["walk"], ["walk"]),
+    ],
+)
+def test_a_wrong_command_line_exits_with_2_and_writes_nothing(
+    tmp_path: Path, arguments: list[str], fragments: list[str]
+) -> None:
+    run_dir = tmp_path / "run"
+    if arguments[0] == "run":
+        arguments = [*arguments, "--run-dir", str(run_dir)]
+    assert_refused(fustal(*arguments), 2, *fragments)
+    assert not run_dir.exists()
+
+
+def test_a_missing_data_folder_exits_with_1(tmp_path: Path) -> None:
+    result = fustal("run", "--data", tmp_path / "nowhere", "--run-dir", tmp_path / "run")
+    assert_refused(result, 1, "nowhere", "no such data folder")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_malformed_dataset_yaml_exits_with_1(data_folder: Path, tmp_path: Path) -> None:
+    (data_folder / "dataset.yaml").write_text("name: x\nfeaturs: {folder: features}\n")
+    result = fustal("run", "--data", data_folder, "--run-dir", tmp_path / "run")
+    assert_refused(result, 1, "featurs", "annotations", "train_subset")
+    assert not (tmp_path / "run").exists()
+
+
+def test_all_problems_of_a_folder_are_said_at_once(data_folder: Path, tmp_path: Path) -> None:
+    (data_folder / "features" / "v0.npy").unlink()
+    array = np.load(data_folder / "features" / "v1.npy")
+    array[3, 2] = np.nan
+    np.save(data_folder / "features" / "v1.npy", array)
+    content = json.loads((data_folder / "gt.json").read_text())
+    content["database"]["v2"]["annotations"][0]["segment"] = [9.0, 2.0]
+    (data_folder / "gt.json").write_text(json.dumps(content))
+    result = fustal("run", "--data", data_folder, "--run-dir", tmp_path / "run")
+    assert_refused(result, 1, "v0", "v1", "v2", "[9, 2]")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_directory_of_other_settings_is_not_mixed(tmp_path: Path) -> None:
+    smoke = ["run", "data", "--profile", "smoke", "--run-dir", tmp_path]
+    assert fustal(*smoke).returncode == 0
+    before = (tmp_path / "config.json").read_text()
+    changed = [*smoke, "--set", "generation.iterations=7"]
+    assert_refused(fustal(*changed), 2, "generation.iterations: 20 -> 7", "--force")
+    assert (tmp_path / "config.json").read_text() == before
+    assert fustal(*changed, "--force").returncode == 0
+    assert json.loads((tmp_path / "config.json").read_text())["generation"]["iterations"] == 7
+
+
+def test_a_killed_run_goes_on_to_the_same_bits(tmp_path: Path) -> None:
+    arguments = ["run", "generation", "--profile", "smoke", "--set", "generation.iterations=300"]
+    undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
+    assert fustal(*arguments, "--run-dir", undisturbed).returncode == 0
+
+    command = [sys.executable, "-m", "fustal_core", *arguments, "--run-dir", str(killed)]
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, start_new_session=True)
+    product = killed / "01_generation" / "cross-video"
+    wait_for(product / "checkpoint.pt")
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not (product / "made.json").exists()
+
+    again = fustal(*arguments, "--run-dir", killed)
+    assert again.returncode == 0, again.stderr
+    weights = [
+        load_file(run / "01_generation/cross-video/weights.safetensors")
+        for run in (undisturbed, killed)
+    ]
+    for name, value in weights[0].items():
+        np.testing.assert_array_equal(value, weights[1][name])
+
+
+def wait_for(path: Path, seconds: float = 120) -> None:
+    """Wait until a file appears."""
+    end = time.monotonic() + seconds
+    while not path.exists():
+        assert time.monotonic() < end, f"{path} did not appear"
+        time.sleep(0.01)
+
+
+def test_real_data_takes_the_same_road(data_folder: Path, tmp_path: Path) -> None:
+    arguments = ["run", "generation", "--data", data_folder, "--profile", "smoke"]
+    result = fustal(*arguments, "--run-dir", tmp_path / "run")
+    assert result.returncode == 0, result.stderr
+    metrics = json.loads((tmp_path / "run/01_generation/metrics.json").read_text())
+    assert metrics["data"] == "four videos (real)"
+
+
+def test_bench_answers_to_its_name() -> None:
+    assert "--json" in fustal("bench", "--help").stdout
+    assert shutil.which("fustal", path=str(Path(sys.executable).parent))

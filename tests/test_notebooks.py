@@ -1,0 +1,106 @@
+"""Every notebook as it is used: run by papermill, skipped when unchanged, replayed to equal outputs."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pandas as pd
+import pytest
+
+from fustal_core.pipeline import notebooks_dir, stage_names
+from fustal_core.reporting import MAIN_COLUMNS
+
+STAGES = stage_names()
+
+
+def run_smoke(run_dir: Path) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "fustal_core", "run", "--profile", "smoke"]
+    return subprocess.run(
+        [*command, "--run-dir", str(run_dir)], capture_output=True, text=True, check=False
+    )
+
+
+@pytest.fixture(scope="module")
+def smoke_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run directory with all notebooks executed in the smoke profile."""
+    run_dir = tmp_path_factory.mktemp("smoke")
+    result = run_smoke(run_dir)
+    assert result.returncode == 0, result.stderr
+    return run_dir
+
+
+def test_a_second_run_skips_every_notebook(smoke_run: Path) -> None:
+    result = run_smoke(smoke_run)
+    assert result.returncode == 0
+    skipped = re.findall(r"(\w+): unchanged, skipped", result.stderr)
+    assert skipped == STAGES
+
+
+def test_the_run_directory_is_as_documented(smoke_run: Path) -> None:
+    provenance = json.loads((smoke_run / "provenance.json").read_text())
+    assert {"seed", "versions", "device", "git_revision", "data_fingerprint"} <= set(provenance)
+    for stage in STAGES:
+        assert (smoke_run / stage / f"{stage}.ipynb").exists()
+        assert (smoke_run / stage / "metrics.json").exists()
+    generation = smoke_run / "01_generation" / "cross-video"
+    for name in ("weights.safetensors", "proposals_train.parquet", "proposals_train.json"):
+        assert (generation / name).exists()
+    main = pd.read_csv(smoke_run / "05_analysis" / "main_results.csv")
+    assert list(main.columns) == MAIN_COLUMNS
+    assert set(main["origin"]) == {"measured", "published"}
+    measured = main[main["origin"] == "measured"]
+    assert measured["data"].str.contains("simulated").all()
+    quality = pd.read_csv(smoke_run / "05_analysis" / "pseudo_label_quality.csv")
+    assert (quality["step"] == "EMA labels").sum() == 2
+
+
+def test_replaying_the_executed_notebooks_gives_equal_outputs(
+    smoke_run: Path, tmp_path: Path
+) -> None:
+    """All products are made anew: equal outputs mean that the computation itself is reproducible."""
+    replay = tmp_path / "replay"
+    replay.mkdir()
+    for stage in STAGES:
+        shutil.copy(smoke_run / stage / f"{stage}.ipynb", replay)
+        shutil.rmtree(smoke_run / stage)
+    command = [sys.executable, "-m", "pytest", "--nbval", "--nbval-cell-timeout=300", "-q"]
+    result = subprocess.run(
+        [*command, "-p", "no:cacheprovider", "--rootdir", str(replay), str(replay)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "FUSTAL_PROGRESS": os.devnull},
+        check=False,
+    )
+    assert result.returncode == 0, result.stdout[-6000:]
+    assert "passed" in result.stdout
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_the_committed_notebook_is_fit_to_be_read(stage: str) -> None:
+    path = notebooks_dir() / f"{stage}.ipynb"
+    text = path.read_text()
+    notebook = nbformat.reads(text, as_version=4)
+    nbformat.validate(notebook)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    tagged = [cell for cell in code if "parameters" in cell.metadata.get("tags", [])]
+    assert len(tagged) == 1
+    assert re.findall(r"^(\w+) = ", tagged[0].source, re.M) == [
+        "data",
+        "profile",
+        "seed",
+        "run_dir",
+        "overrides",
+    ]
+    assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
+    assert any(cell.outputs for cell in code)
+    assert not any(out.output_type == "error" for cell in code for out in cell.outputs)
+    assert not re.search(r"/(work|root|tmp|home|Users)/", text)
+    assert len(text) < 1_000_000
+    assert all(len(cell.source.splitlines()) <= 25 for cell in code)

@@ -1,0 +1,211 @@
+"""Run directories and files: nothing mixed, nothing half-written, nothing executed by loading."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+
+from fustal_core.config import SettingsError, make_settings, read_settings
+from fustal_core.files import (
+    atomic_path,
+    load_checkpoint,
+    save_checkpoint,
+    write_json,
+    write_parquet,
+    write_text,
+)
+from fustal_core.rundir import (
+    Product,
+    RunDirectoryError,
+    claim_run_dir,
+    code_hash,
+    default_run_dir,
+    git_revision,
+    hash_of,
+    project_root,
+    write_provenance,
+)
+
+SETTINGS = make_settings(profile="smoke")
+OTHER = make_settings(profile="smoke", overrides={"generation.iterations": 7})
+
+
+# --- claiming -------------------------------------------------------------------------------------
+
+
+def test_a_new_directory_is_claimed_and_claimed_again(tmp_path: Path) -> None:
+    folder = tmp_path / "runs" / "one"
+    claim_run_dir(folder, SETTINGS)
+    assert read_settings(folder / "config.json") == SETTINGS
+    before = (folder / "config.json").stat().st_mtime_ns
+    claim_run_dir(folder, SETTINGS)
+    assert (folder / "config.json").stat().st_mtime_ns == before
+    assert [path.name for path in folder.iterdir()] == ["config.json"]
+
+
+def test_other_settings_are_refused_and_named(tmp_path: Path) -> None:
+    claim_run_dir(tmp_path, SETTINGS)
+    with pytest.raises(RunDirectoryError) as error:
+        claim_run_dir(tmp_path, OTHER)
+    assert "generation.iterations: 20 -> 7" in str(error.value)
+    assert str(tmp_path) in str(error.value)
+    assert "--force" in str(error.value)
+    assert isinstance(error.value, SettingsError)  # exit status 2
+    assert read_settings(tmp_path / "config.json") == SETTINGS
+
+
+def test_force_takes_over(tmp_path: Path) -> None:
+    claim_run_dir(tmp_path, SETTINGS)
+    claim_run_dir(tmp_path, OTHER, force=True)
+    assert read_settings(tmp_path / "config.json") == OTHER
+
+
+def test_an_unreadable_configuration_needs_force(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(RunDirectoryError, match="not a configuration of this version"):
+        claim_run_dir(tmp_path, SETTINGS)
+    claim_run_dir(tmp_path, SETTINGS, force=True)
+    assert read_settings(tmp_path / "config.json") == SETTINGS
+
+
+def test_a_run_directory_that_is_a_file_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_text("")
+    with pytest.raises(RunDirectoryError, match="cannot be written"):
+        claim_run_dir(path, SETTINGS)
+
+
+def test_default_run_dir_names_data_profile_and_seed(tmp_path: Path) -> None:
+    assert default_run_dir(SETTINGS) == project_root() / "runs" / "simulated-smoke-seed0"
+    real = make_settings(str(tmp_path / "salads"), "quick", 3)
+    assert default_run_dir(real).name == "salads-quick-seed3"
+    assert (project_root() / "pyproject.toml").is_file()
+
+
+def test_provenance(tmp_path: Path) -> None:
+    write_provenance(tmp_path, SETTINGS, "abc", "cpu")
+    content = json.loads((tmp_path / "provenance.json").read_text())
+    assert content["seed"] == 0
+    assert content["data_fingerprint"] == "abc"
+    assert content["versions"]["torch"].startswith(torch.__version__.partition("+")[0])
+    assert content["git_revision"] == git_revision()
+
+
+# --- products -------------------------------------------------------------------------------------
+
+
+def test_a_product_is_made_when_finished_under_its_key(tmp_path: Path) -> None:
+    product = Product(tmp_path / "cola", "key")
+    assert not product.is_made
+    write_text(product.folder / "weights", "...")
+    assert not product.is_made
+    product.finish()
+    assert product.is_made
+    assert not Product(product.folder, "other key").is_made
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"key": 1}'])
+def test_a_damaged_product_is_not_made(tmp_path: Path, text: str) -> None:
+    (tmp_path / "made.json").write_text(text)
+    assert not Product(tmp_path, "key").is_made
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_finishing_removes_the_checkpoint_unless_it_is_needed(tmp_path: Path, keep: bool) -> None:
+    product = Product(tmp_path, "key")
+    save_checkpoint(product.checkpoint, product.key, {"done": 1})
+    product.finish(keep_checkpoint=keep)
+    assert product.checkpoint.exists() == keep
+    assert product.is_made
+
+
+def test_hashes() -> None:
+    assert hash_of({"a": 1, "b": [2]}, "x") == hash_of({"b": [2], "a": 1}, "x")
+    assert hash_of({"a": 1}) != hash_of({"a": 2})
+    assert len(hash_of(1)) == 16
+    assert code_hash(["files", "config"]) == code_hash(["config", "files"])
+    assert code_hash(["files"]) != code_hash(["config"])
+
+
+# --- files ----------------------------------------------------------------------------------------
+
+
+def test_atomic_path_replaces_the_file_when_the_block_ends(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "file.txt"
+    write_text(path, "old")
+    with atomic_path(path) as temporary:
+        temporary.write_text("new")
+        assert temporary.parent == path.parent
+        assert temporary.suffix == ".txt"
+        assert path.read_text() == "old"
+    assert path.read_text() == "new"
+    assert os.listdir(path.parent) == ["file.txt"]
+    assert path.stat().st_mode & 0o777 == 0o644
+
+
+@pytest.mark.parametrize("existing", ["old", None])
+def test_a_failing_block_leaves_nothing_behind(tmp_path: Path, existing: str | None) -> None:
+    path = tmp_path / "file.txt"
+    if existing is not None:
+        path.write_text(existing)
+
+    def fail() -> None:
+        with atomic_path(path) as temporary:
+            temporary.write_text("half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fail()
+    assert os.listdir(tmp_path) == (["file.txt"] if existing else [])
+    assert existing is None or path.read_text() == existing
+
+
+def test_what_cannot_be_written_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "file.json"
+    write_json(path, {"a": 1})
+    with pytest.raises(TypeError):
+        write_json(path, {"a": object()})
+    assert json.loads(path.read_text()) == {"a": 1}
+    assert os.listdir(tmp_path) == ["file.json"]
+
+
+def test_parquet_round_trip(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"video": ["a", "b"], "score": [0.1, 0.2]}, index=[4, 7])
+    write_parquet(tmp_path / "t.parquet", frame)
+    read = pd.read_parquet(tmp_path / "t.parquet")
+    pd.testing.assert_frame_equal(read, frame.reset_index(drop=True), check_dtype=False)
+
+
+def test_checkpoints_come_back_under_their_key_only(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint.pt"
+    assert load_checkpoint(None, "key") is None
+    assert load_checkpoint(path, "key") is None
+    save_checkpoint(path, "key", {"weights": torch.arange(3), "scores": [{"a": 0.5}], "best": None})
+    state = load_checkpoint(path, "key")
+    assert torch.equal(state["weights"], torch.arange(3))
+    assert state["scores"] == [{"a": 0.5}]
+    assert load_checkpoint(path, "other") is None
+
+
+class Bomb:
+    """Unpickling this makes a folder."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple:
+        return os.mkdir, (str(self.path),)
+
+
+def test_loading_a_checkpoint_runs_no_code(tmp_path: Path) -> None:
+    path, trace = tmp_path / "checkpoint.pt", tmp_path / "trace"
+    torch.save({"key": "key", "state": Bomb(trace)}, path)
+    with pytest.raises(pickle.UnpicklingError):
+        load_checkpoint(path, "key")
+    assert not trace.exists()
