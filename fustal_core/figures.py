@@ -1,0 +1,156 @@
+"""The study's figures: one visual language, which the modules `figures_*` draw in.
+
+The same colour means the same thing in every figure (``COLOURS``, built on the colour-blind safe
+palette of Okabe and Ito). What was measured is a solid line with filled marks; what the literature
+reports is dashed with hollow marks. Every function takes frames and gives back a free-standing
+``matplotlib.figure.Figure``: no pyplot state is touched, nothing is shown or saved on the way.
+
+matplotlib is imported inside the functions: importing this module costs nothing on a bare node.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+COLOURS: dict[str, str] = {
+    "truth": "#000000",
+    "ceiling": "#000000",  # the student trained on the truth
+    "proposals": "#56B4E9",
+    "cross-video": "#56B4E9",  # the generator whose proposals these are
+    "floor": "#8A8A2E",  # the student trained on unselected proposals
+    "confidence": "#8A8A2E",
+    "selected": "#E69F00",
+    "student": "#0072B2",
+    "student + EMA": "#CC79A7",
+    "EMA": "#CC79A7",
+    "CoLA": "#8C8C8C",
+    "published": "#4D4D4D",
+    "TP": "#009E73",
+    "FP": "#D55E00",
+    "actionness": "#009E73",
+    "background": "#BBBBBB",
+    "classification": "#0072B2",
+    "regression": "#E69F00",
+    "contrast": "#E69F00",
+    "MIL": "#009E73",
+    "total": "#000000",
+    "other": "#999999",
+}
+
+WIDTH_IN = 6.8
+AVERAGE = "avg 0.1:0.7"
+
+STYLE: dict[str, object] = {
+    "font.family": "DejaVu Sans",
+    "font.size": 10,
+    "axes.titlesize": 10.5,
+    "axes.titlelocation": "left",
+    "axes.labelsize": 10,
+    "xtick.labelsize": 9,
+    "ytick.labelsize": 9,
+    "legend.fontsize": 9,
+    "legend.frameon": False,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#E4E4E4",
+    "grid.linewidth": 0.7,
+    "lines.linewidth": 1.8,
+    "lines.markersize": 5,
+    "figure.dpi": 120,
+}
+
+# Words of a row's name -> key of COLOURS, the most telling first.
+_NAMES: tuple[tuple[str, str], ...] = (
+    ("ceiling", "ceiling"),
+    ("true segments", "ceiling"),
+    ("truth", "truth"),
+    ("student on all", "floor"),
+    ("ema", "student + EMA"),
+    ("student", "student"),
+    ("cross-video", "cross-video"),
+    ("generator", "cross-video"),
+    ("cola", "CoLA"),
+    ("confidence", "confidence"),
+    ("iou", "selected"),
+    ("selected", "selected"),
+    ("proposals", "proposals"),
+)
+
+
+def colour_of(name: str) -> str:
+    """The study's colour for a method, layer or step: its own entry, else by the words in it."""
+    if name in COLOURS:
+        return COLOURS[name]
+    lower = name.lower()
+    return next((COLOURS[key] for word, key in _NAMES if word in lower), COLOURS["other"])
+
+
+def styled(function: Callable[P, R]) -> Callable[P, R]:
+    """Run a drawing function under the study's style, leaving the reader's own settings alone."""
+
+    @functools.wraps(function)
+    def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
+        import matplotlib
+
+        with matplotlib.rc_context(STYLE):
+            return function(*args, **kwargs)
+
+    return wrapper
+
+
+def new_figure(height_in: float, width_in: float = WIDTH_IN) -> Figure:
+    """An empty figure of the study's width (inches), not known to pyplot, laid out by itself."""
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width_in, height_in), layout="constrained")
+
+
+def save_figure(figure: Figure, path: Path | str) -> list[Path]:
+    """Write `path`.png and `path`.pdf (suffixes are added), each whole or not at all.
+
+    The bytes depend on the figure alone: no date, no program version. Returns the two paths.
+    """
+    import matplotlib
+
+    stem = Path(path)
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    none = {"PNG": {"Software": None}, "PDF": dict.fromkeys(("CreationDate", "Creator"))}
+    written = []
+    for kind in ("png", "pdf"):
+        target = stem.parent / f"{stem.name}.{kind}"
+        partial = stem.parent / f".{stem.name}.{os.getpid()}.{kind}"
+        with matplotlib.rc_context({"pdf.fonttype": 42}):
+            figure.savefig(partial, format=kind, dpi=150, metadata=none[kind.upper()])
+        os.replace(partial, target)
+        written.append(target)
+    return written
+
+
+def add_legend_below(figure: Figure, axes: Axes, columns: int) -> None:
+    """The legend of `axes` under the whole figure, where it hides no data."""
+    handles, labels = axes.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=columns)
+
+
+def use_log_seconds(axes: Axes) -> None:
+    """A logarithmic time axis with ticks at 1, 2 and 5 of each decade, written out."""
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.set_xlabel("duration (s)")
