@@ -80,10 +80,12 @@ def run(
     dataset = load_data(settings)
     for warning in dataset.warnings:
         to_stderr(f"{dataset.name}: {warning}")
+    fingerprint = dataset.fingerprint
+    del dataset  # the notebooks' kernels hold the data; this process needs it no more
     folder = run_dir or default_run_dir(settings)
     claim_run_dir(folder, settings, force=force)
     try:
-        run_notebooks(chosen, settings, overrides, folder, dataset.fingerprint, say=to_stderr)
+        run_notebooks(chosen, settings, overrides, folder, fingerprint, say=to_stderr)
     except NotebookError as error:
         raise SystemExit(_fail(error, 1)) from None
     to_stderr(f"results: {folder}")

@@ -172,13 +172,13 @@ _QUICK_STUDENT = {
     "mlp_width": 192,
     "max_length": 384,
     "global_mean": "masked",
-    "switch_epoch": 15,
-    "epochs": 25,
+    "switch_epoch": 12,
+    "epochs": 20,
     "learning_rate": 1e-3,
     "ema_decay": 0.99,
     "pre_nms_top_k": 200,
     "max_detections": 400,
-    "evaluate_every": 5,
+    "evaluate_every": 4,
 }
 
 _PROFILE_VALUES: dict[str, dict[str, dict[str, Any]]] = {

@@ -134,14 +134,14 @@ def _execute(source: Path, target: Path, parameters: dict[str, Any]) -> None:
         raise NotebookError(f"{source.name}: no parameter {', '.join(sorted(missing))}")
     failed = target.with_suffix(".failed.ipynb")
     failed.unlink(missing_ok=True)
-    with atomic_path(target) as temporary:
+    with atomic_path(target) as temporary, tempfile.TemporaryDirectory() as sockets:
         try:
             papermill.execute_notebook(
                 str(source),
                 str(temporary),
                 parameters,
                 kernel_name="python3",
-                kernel_manager_class=_ipc_kernel_manager(),
+                kernel_manager_class=_ipc_kernel_manager(f"{sockets}/kernel"),
                 cwd=str(source.parent),
                 progress_bar=False,
                 log_output=False,
@@ -155,12 +155,13 @@ def _execute(source: Path, target: Path, parameters: dict[str, Any]) -> None:
         write_text(temporary, _without_stamps(nbformat.read(temporary, as_version=4)))
 
 
-def _ipc_kernel_manager() -> type:
-    """Kernels reached through files instead of TCP ports: nothing to race for, nothing to overhear."""
+def _ipc_kernel_manager(prefix: str) -> type:
+    """Kernels reached through files ``PREFIX-1`` .. instead of TCP ports, which runs would race for."""
     from jupyter_client import AsyncKernelManager
 
     class IPCKernelManager(AsyncKernelManager):
         transport = "ipc"
+        ip = prefix
 
     return IPCKernelManager
 

@@ -1,7 +1,8 @@
 """What a run writes down: the main tables, claims, and the files of each notebook.
 
 Files go to the notebook's folder of the run directory. Those of the default run (simulated data, quick
-profile, seed 0) are also copied to the checkout's ``figures``, which is committed.
+profile, seed 0) are also copied to the checkout's ``figures``, which is committed; the main tables under
+their own names, everything else with the notebook's number before it.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from fustal_core.rundir import default_run_dir, project_root
 from fustal_core.selection import select
 from fustal_core.stages import Study
 
+MAIN_TABLES = ("main_results", "pseudo_label_quality")
 MAP_COLUMNS = [f"mAP@0.{i}" for i in range(1, 8)]
 AVERAGE_COLUMNS = ["avg 0.1:0.5", "avg 0.3:0.7", "avg 0.1:0.7"]
 MAIN_COLUMNS = [
@@ -194,18 +196,18 @@ def keep_figure(study: Study, notebook: str, name: str, figure: Any) -> Any:
     """Write a figure as PNG and PDF into a notebook's folder; returns it, for the cell to show."""
     folder = study.folder(notebook)
     save_figure(figure, folder / name)
-    _copy(study, [folder / f"{name}.png", folder / f"{name}.pdf"])
+    _copy(study, notebook, [folder / f"{name}.png", folder / f"{name}.pdf"])
     return figure
 
 
 def keep_table(study: Study, notebook: str, name: str, table: pd.DataFrame) -> pd.DataFrame:
     """Write a table as CSV, Markdown and LaTeX into a notebook's folder; returns it."""
     path = study.folder(notebook) / name
-    shown = table.map(_shown)
+    shown = table.apply(_shown)
     write_text(path.with_suffix(".csv"), table.to_csv(index=False))
     write_text(path.with_suffix(".md"), shown.to_markdown(index=False) + "\n")
     write_text(path.with_suffix(".tex"), shown.to_latex(index=False, escape=True))
-    _copy(study, [path.with_suffix(suffix) for suffix in (".csv", ".md")])
+    _copy(study, notebook, [path.with_suffix(suffix) for suffix in (".csv", ".md")])
     return table
 
 
@@ -215,14 +217,22 @@ def keep_metrics(study: Study, notebook: str, metrics: dict[str, Any]) -> None:
     write_json(study.folder(notebook) / "metrics.json", content)
 
 
-def _shown(value: Any) -> Any:
-    if pd.isna(value):
-        return ""
-    return f"{value:.1f}" if isinstance(value, float) else value
+def _shown(column: pd.Series) -> pd.Series:
+    """A column for people: one decimal, three for what is a fraction, nothing where nothing is known."""
+    numbers = pd.to_numeric(column, errors="coerce").abs()
+    digits = 3 if numbers.max() < 2 else 1
+
+    def cell(value: Any) -> Any:
+        if pd.isna(value):
+            return ""
+        return f"{value:.{digits}f}" if isinstance(value, float) else value
+
+    return column.map(cell)
 
 
-def _copy(study: Study, paths: list[Path]) -> None:
+def _copy(study: Study, notebook: str, paths: list[Path]) -> None:
     target = figures_dir(study)
     for path in paths if target else []:
-        with atomic_path(target / path.name) as temporary:
+        number = "" if path.stem in MAIN_TABLES else f"{notebook[:2]}_"
+        with atomic_path(target / f"{number}{path.name}") as temporary:
             shutil.copyfile(path, temporary)
