@@ -4,7 +4,7 @@
 # saves a download of several gigabytes.
 
 PYTHON ?= python3 python3.13 python3.12 python3.11 python
-TORCH ?= torch==2.13.0
+TORCH ?= $(shell grep '^torch==' requirements.lock)
 TORCH_INDEX ?=
 BIN := .venv/bin
 
@@ -25,8 +25,9 @@ lab: .venv/installed
 	  $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
 	    && exec $$python -m venv .venv; \
 	done; echo "Python 3.11 or newer is needed; name one: make PYTHON=/path/to/python" >&2; exit 1
-	$(BIN)/python -m pip install --quiet $(TORCH) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX))
-	$(BIN)/python -m pip install --quiet --constraint requirements.lock --editable '.[test]'
+	{ grep -v '^torch==' requirements.lock; echo '$(TORCH)'; } > .venv/constraints.txt
+	$(BIN)/python -m pip install --quiet '$(TORCH)' $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX))
+	$(BIN)/python -m pip install --quiet --constraint .venv/constraints.txt --editable '.[test]'
 	$(BIN)/python -m ipykernel install --sys-prefix --name fustal --display-name "FuSTAL study"
 	touch $@
 

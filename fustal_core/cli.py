@@ -5,6 +5,7 @@ Exit status: 0 done, 1 the work failed or the data is bad, 2 the command line is
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -36,8 +37,6 @@ def main() -> None:
         sys.exit(_fail(error, 2))
     except DataError as error:
         sys.exit(_fail(error, 1))
-    except KeyboardInterrupt:
-        sys.exit(_fail("interrupted; the same command goes on from here", 1))
 
 
 def _fail(message: object, status: int) -> int:
@@ -66,15 +65,14 @@ def run(
     ] = False,
 ) -> None:
     """Run the study: the notebooks in order, with figures and tables; resumes what was begun."""
-    if data != "simulated":
-        data = str(Path(data).resolve())
     overrides = parse_overrides(set_ or [])
-    settings = make_settings(data, profile, seed, overrides)
+    make_settings(data, profile, seed, overrides)  # refuse mistakes before the slow imports
 
     from fustal_core.pipeline import NotebookError, choose_stages, run_notebooks, to_stderr
-    from fustal_core.rundir import claim_run_dir, default_run_dir, torch_device
+    from fustal_core.rundir import claim_run_dir, default_run_dir, resolve_data, torch_device
     from fustal_core.stages import load_data
 
+    settings = make_settings(resolve_data(data), profile, seed, overrides)
     torch_device(settings)
     chosen = choose_stages(stages or [])
     dataset = load_data(settings)
@@ -88,7 +86,92 @@ def run(
         run_notebooks(chosen, settings, overrides, folder, fingerprint, say=to_stderr)
     except NotebookError as error:
         raise SystemExit(_fail(error, 1)) from None
+    except KeyboardInterrupt:
+        raise SystemExit(_fail("interrupted; the same command goes on from here", 1)) from None
     to_stderr(f"results: {folder}")
+
+
+Predictions = Annotated[Path, typer.Argument(help="ActivityNet-style result file of any method.")]
+GroundTruth = Annotated[Path, typer.Argument(help="ActivityNet-style annotation file.")]
+Subset = Annotated[str | None, typer.Option(help="Subset of the annotations, e.g. test; all.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+
+
+@app.command()
+def evaluate(
+    predictions: Predictions,
+    ground_truth: GroundTruth,
+    subset: Subset = None,
+    tiou: Annotated[
+        str, typer.Option(help="Thresholds: LOW:HIGH in steps of 0.1, LOW:STEP:HIGH, or A,B,C.")
+    ] = "0.1:0.7",
+    json_: Json = False,
+) -> None:
+    """Detection mAP of a result file, percent; with --json fractions."""
+    from fustal_core.metrics import average_ranges, detection_map
+    from fustal_core.results import read_detections, read_ground_truth
+
+    thresholds = parse_tiou(tiou)
+    truth = read_ground_truth(ground_truth, subset).segments
+    detections = read_detections(predictions)
+    try:
+        table = detection_map(detections, truth, thresholds)
+    except ValueError as error:
+        raise DataError([f"{predictions}: {error}"]) from None
+    means = table.mean()
+    averages = {
+        f"{low:g}:{high:g}": float(means[members].mean())
+        for (low, high), members in average_ranges(thresholds).items()
+    }
+    if json_:
+        per_class = {
+            label: {f"{t:g}": value for t, value in row.items()} for label, row in table.iterrows()
+        }
+        mean_ap = {f"{t:g}": value for t, value in means.items()}
+        print(json.dumps({"mAP": mean_ap, "average": averages, "per_class": per_class}, indent=1))
+        return
+    table.loc["mAP"] = means
+    print((100 * table).rename(columns="{:g}".format).to_string(float_format="{:.1f}".format))
+    for name, value in averages.items():
+        print(f"avg {name:14}{100 * value:.1f}")
+
+
+@app.command()
+def audit(
+    proposals: Predictions, ground_truth: GroundTruth, subset: Subset = None, json_: Json = False
+) -> None:
+    """Pseudo-label quality of anyone's proposals: precision, recall, borders, kinds of error."""
+    from fustal_core.quality import pseudo_label_quality
+    from fustal_core.results import read_detections, read_ground_truth
+
+    truth = read_ground_truth(ground_truth, subset)
+    labels = read_detections(proposals)
+    try:
+        row = pseudo_label_quality(labels, truth.segments, truth.videos["duration_s"]).iloc[0]
+    except ValueError as error:
+        raise DataError([f"{proposals}: {error}"]) from None
+    print(row.to_json(indent=1) if json_ else row.to_string(float_format="{:.3f}".format))
+
+
+def parse_tiou(text: str) -> list[float]:
+    """Thresholds of ``"0.1:0.7"``, ``"0.5:0.05:0.95"`` or ``"0.3,0.5"``, in (0, 1].
+
+    Raises:
+        SettingsError: anything else.
+    """
+    try:
+        if "," in text or ":" not in text:
+            values = [float(part) for part in text.split(",")]
+        else:
+            low, *step, high = (float(part) for part in text.split(":"))
+            width = step[0] if step else 0.1
+            count = round((high - low) / width) if len(step) <= 1 and width > 0 else -1
+            values = [round(low + i * width, 10) for i in range(count + 1)]
+    except ValueError:
+        values = []
+    if not values or not all(0 < value <= 1 for value in values):
+        raise SettingsError(f"--tiou: expected e.g. 0.1:0.7, 0.5:0.05:0.95 or 0.5, got {text!r}")
+    return values
 
 
 @app.command()
@@ -100,12 +183,14 @@ def settings() -> None:
 
 @app.command()
 def bench(
-    json_: Annotated[bool, typer.Option("--json", help="Print JSON for machines.")] = False,
+    json_: Json = False,
 ) -> None:
     """Time the hot parts next to plain reference implementations, in one run on this machine."""
     from fustal_core.bench import run_benchmark
+    from fustal_core.progress import show_progress
 
-    table = run_benchmark()
+    with show_progress("timing") as progress:
+        table = run_benchmark(progress)
     print(table.to_json(orient="records", indent=1) if json_ else table.to_string(index=False))
 
 

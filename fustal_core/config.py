@@ -31,7 +31,7 @@ class SettingsError(ValueError):
 
 
 class _Settings(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class GenerationSettings(_Settings):
@@ -95,7 +95,9 @@ class SelectionSettings(_Settings):
 class StudentSettings(_Settings):
     """FuSTAL stage 3: the TriDet student and its EMA distillation."""
 
-    width: Count = Field(512, description="embedding channels")
+    width: int = Field(
+        512, ge=16, multiple_of=16, description="embedding channels, in 16 groups for GroupNorm"
+    )
     mlp_width: Count = Field(768, description="hidden channels of the SGP block's MLP")
     levels: Annotated[int, Field(ge=1, le=6)] = Field(6, description="pyramid levels")
     stem_blocks: Annotated[int, Field(ge=0)] = Field(2, description="SGP blocks at stride 1")
@@ -116,10 +118,9 @@ class StudentSettings(_Settings):
         2304, description="grid positions of a training crop"
     )
     switch_epoch: Annotated[int, Field(ge=1)] = Field(
-        61, description="epochs on the given labels; then EMA labels"
+        61, description="epochs on the given labels; then, with distillation, on EMA labels"
     )
     epochs: Count = Field(101, description="epochs in all")
-    distill: bool = Field(True, description="EMA labels from switch_epoch on; false: given labels")
     batch_size: Count = Field(8, description="videos per step")
     learning_rate: Positive = Field(1e-4, description="AdamW's learning rate after warm-up")
     warmup_epochs: NonNegative = Field(1, description="epochs of linear warm-up")
@@ -168,8 +169,8 @@ class Settings(_Settings):
 
 
 _QUICK_STUDENT = {
-    "width": 128,
-    "mlp_width": 192,
+    "width": 96,
+    "mlp_width": 144,
     "max_length": 384,
     "global_mean": "masked",
     "switch_epoch": 12,
@@ -182,13 +183,14 @@ _QUICK_STUDENT = {
 }
 
 _PROFILE_VALUES: dict[str, dict[str, dict[str, Any]]] = {
-    "paper": {},
+    "paper": {"student": {"evaluate_every": 10}},
     "quick": {
         "generation": {
             "hidden_channels": 256,
             "length": 400,
             "iterations": 300,
             "learning_rate": 1e-3,
+            "train_classes": "video labels",
         },
         "student": _QUICK_STUDENT,
     },
@@ -206,6 +208,7 @@ _PROFILE_VALUES: dict[str, dict[str, dict[str, Any]]] = {
             "iterations": 20,
             "batch_size": 8,
             "learning_rate": 1e-3,
+            "train_classes": "video labels",
             "checkpoint_every": 10,
         },
         "student": {
@@ -295,8 +298,8 @@ def read_settings(path: Path) -> Settings:
         SettingsError: the file is not a configuration this version can read.
     """
     try:
-        return Settings.model_validate(json.loads(path.read_text()))
-    except (ValidationError, json.JSONDecodeError) as error:
+        return Settings.model_validate(json.loads(path.read_text(encoding="utf-8")))
+    except (ValidationError, ValueError, OSError) as error:
         raise SettingsError(f"{path}: not a configuration of this version: {error}") from None
 
 

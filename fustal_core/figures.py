@@ -11,10 +11,11 @@ matplotlib is imported inside the functions: importing this module costs nothing
 from __future__ import annotations
 
 import functools
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
+
+from fustal_core.files import atomic_path
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -50,6 +51,7 @@ COLOURS: dict[str, str] = {
 
 WIDTH_IN = 6.8
 AVERAGE = "avg 0.1:0.7"
+_CHARACTERS_IN_WIDTH = 110  # of a legend, its handles included
 
 STYLE: dict[str, object] = {
     "font.family": "DejaVu Sans",
@@ -126,22 +128,21 @@ def save_figure(figure: Figure, path: Path | str) -> list[Path]:
     import matplotlib
 
     stem = Path(path)
-    stem.parent.mkdir(parents=True, exist_ok=True)
     none = {"PNG": {"Software": None}, "PDF": dict.fromkeys(("CreationDate", "Creator"))}
     written = []
     for kind in ("png", "pdf"):
         target = stem.parent / f"{stem.name}.{kind}"
-        partial = stem.parent / f".{stem.name}.{os.getpid()}.{kind}"
-        with matplotlib.rc_context({"pdf.fonttype": 42}):
+        with atomic_path(target) as partial, matplotlib.rc_context({"pdf.fonttype": 42}):
             figure.savefig(partial, format=kind, dpi=150, metadata=none[kind.upper()])
-        os.replace(partial, target)
         written.append(target)
     return written
 
 
 def add_legend_below(figure: Figure, axes: Axes, columns: int) -> None:
-    """The legend of `axes` under the whole figure, where it hides no data."""
+    """The legend of `axes` under the whole figure, where it hides no data; long names, fewer columns."""
     handles, labels = axes.get_legend_handles_labels()
+    fitting = _CHARACTERS_IN_WIDTH // max(map(len, labels), default=1)
+    columns = max(1, min(columns, fitting))
     figure.legend(handles, labels, loc="outside lower center", ncols=columns)
 
 

@@ -60,7 +60,9 @@ def _average_panel(axes: Axes, rows: pd.DataFrame) -> None:
             va="center",
             fontsize=8.5,
         )
-    names = ["\n".join(textwrap.wrap(str(name), 20)) for name in rows["method"]]
+    # Two lines fit: a name too long for 20 characters a line gets longer ones.
+    widths = (0.58 * rows["method"].str.len()).astype(int).clip(lower=20)
+    names = [textwrap.fill(name, width) for name, width in zip(rows["method"], widths, strict=True)]
     axes.set_yticks(range(len(rows)), names)
     axes.set_ylim(len(rows) - 0.4, -0.6)
     low, high = rows[AVERAGE].min(), rows[AVERAGE].max()
@@ -148,28 +150,33 @@ def plot_quality_along_pipeline(quality: pd.DataFrame, tiou: float = 0.5) -> Fig
 
     Args:
         quality: one row per step and epoch, in pipeline order: `step` (name), `epoch` (NA where a
-            step has none), `precision@0.5`, `recall@0.5`, `f1@0.5`, `mean_tiou` (fractions).
+            step has none), `precision@0.5`, `recall@0.5`, `f1@0.5`, `mean_tiou` (fractions). Steps
+            with epochs are lines: EMA labels thick, what they are compared with thin.
         tiou: threshold of the first three.
     """
     figure = new_figure(height_in=4.6)
     panels = figure.subplots(2, 2, sharex=True).ravel()
     fixed = quality[quality["epoch"].isna()]
-    epochs = quality[quality["epoch"].notna()].astype({"epoch": float}).sort_values("epoch")
-    places = _epoch_places(len(fixed), epochs["epoch"].to_numpy())
+    lines = quality[quality["epoch"].notna()].astype({"epoch": float}).sort_values("epoch")
+    epochs = np.unique(lines["epoch"])
+    places = _epoch_places(len(fixed), epochs)
     for axes, (column, title) in zip(panels, QUALITY_METRICS.items(), strict=True):
         name = column.format(t=tiou)
         _fixed_steps(axes, fixed["step"], 100 * fixed[name])
+        for step, own in lines.groupby("step"):
+            values = 100 * own[name].to_numpy(dtype=float)
+            _epoch_line(axes, places[np.searchsorted(epochs, own["epoch"])], values, str(step))
         if len(epochs):
-            _epoch_line(axes, places, 100 * epochs[name].to_numpy(dtype=float))
+            axes.axvline(places[0] - 0.5, color=COLOURS["other"], linewidth=0.8, linestyle=":")
         suffix = f" at tIoU {tiou:g}" if "@" in column else ""
         axes.set_title(f"{title}{suffix} (%)")
         axes.set_ylim(0, min(105.0, max(10.0, 1.25 * 100 * quality[name].max())))
     shown = np.unique(np.linspace(0, len(places) - 1, min(3, len(places))).astype(int))
     for axes in panels[2:]:
-        axes.set_xticks(places[shown], [f"{epochs['epoch'].iloc[i]:.0f}" for i in shown])
+        axes.set_xticks(places[shown], [f"{epochs[i]:.0f}" for i in shown])
         axes.set_xlabel("epoch of EMA labels" if len(epochs) else "", loc="right")
     handles, labels = panels[0].get_legend_handles_labels()
-    order = np.argsort([label == "EMA labels" for label in labels], kind="stable")
+    order = np.argsort([label in set(lines["step"]) for label in labels], kind="stable")
     figure.legend(
         [handles[i] for i in order],
         [labels[i] for i in order],
@@ -196,11 +203,12 @@ def _epoch_places(start: int, epochs: np.ndarray) -> np.ndarray:
     return start + EPOCH_SPAN * (epochs - first) / max(last - first, 1)
 
 
-def _epoch_line(axes: Axes, places: np.ndarray, values: np.ndarray) -> None:
-    axes.axvline(places[0] - 0.5, color=COLOURS["other"], linewidth=0.8, linestyle=":")
-    axes.plot(places, values, "o-", color=COLOURS["EMA"], markersize=4, label="EMA labels")
+def _epoch_line(axes: Axes, places: np.ndarray, values: np.ndarray, step: str) -> None:
+    ema = step == "EMA labels"
+    look = {"marker": "o", "markersize": 4, "zorder": 3} if ema else {"linewidth": 1.0}
+    axes.plot(places, values, color=colour_of(step), label=step, **look)
     last = (places[-1], values[-1])
-    if np.isfinite(values[-1]):
+    if ema and np.isfinite(values[-1]):
         axes.annotate(f"{values[-1]:.0f}", last, xytext=(0, 5), ha="center", **_SMALL)
 
 

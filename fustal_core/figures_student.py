@@ -53,7 +53,9 @@ def plot_training(
     left.legend(loc="upper right", bbox_to_anchor=(1, 0.9), **_OVER_DATA)
     for method, own in runs:
         known = own.dropna(subset=[AVERAGE])
-        right.plot(known["epoch"], known[AVERAGE], "o-", color=colour_of(str(method)), label=method)
+        if len(known):  # a name in the legend without a line would mislead
+            look = {"color": colour_of(str(method)), "label": method}
+            right.plot(known["epoch"], known[AVERAGE], "o-", **look)
     for name, value in (references or {}).items():
         right.axhline(value, color=colour_of(name), linewidth=1.1, linestyle="-.", label=name)
     right.set(xlabel="epoch", title=f"test mAP, {AVERAGE} (%)")

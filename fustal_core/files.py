@@ -32,7 +32,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
 def write_text(path: Path, text: str) -> None:
     """Write a text file atomically."""
     with atomic_path(path) as temporary:
-        temporary.write_text(text)
+        temporary.write_text(text, encoding="utf-8")
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -52,12 +52,12 @@ def save_checkpoint(path: Path, key: str, state: Mapping[str, Any]) -> None:
         torch.save({"key": key, **state}, temporary)
 
 
-def load_checkpoint(path: Path | None, key: str) -> dict[str, Any] | None:
-    """The state saved under this key, on the CPU; None if there is none or it belongs to another job.
+def load_checkpoint(path: Path | None, key: str | None) -> dict[str, Any] | None:
+    """The state saved under this key (None: any), on the CPU; None if there is no such checkpoint.
 
     Only tensors and plain values are read (``weights_only``): a checkpoint cannot run code.
     """
     if path is None or not path.exists():
         return None
     state = torch.load(path, map_location="cpu", weights_only=True)
-    return state if state["key"] == key else None
+    return state if key in (None, state["key"]) else None

@@ -12,7 +12,6 @@ from zipfile import BadZipFile
 import numpy as np
 import pandas as pd
 import torch
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from fustal_core.annotations import Report
@@ -57,6 +56,8 @@ class DatasetYaml(BaseModel):
 
 def read_dataset_yaml(path: Path, report: Report) -> DatasetYaml | None:
     """Read and check ``dataset.yaml``; ``None`` with every problem reported if it is not sound."""
+    import yaml
+
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

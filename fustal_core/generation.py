@@ -20,9 +20,9 @@ from fustal_core.generator import (
     generator_loss,
     snippet_mask,
 )
+from fustal_core.progress import Progress
 from fustal_core.proposals import generate_proposals
 
-Progress = Callable[[int, int, str], None]
 Evaluate = Callable[[CrossVideoGenerator], dict[str, float]]
 
 HISTORY_COLUMNS = ["iteration", "total", "classification", "in_video", "cross_video"]
@@ -55,6 +55,7 @@ class _Training:
         self.best: dict[str, Tensor] | None = None
 
     def state(self) -> dict[str, Any]:
+        """What a checkpoint holds."""
         return {
             "model": self.model.state_dict(),
             "optimiser": self.optimiser.state_dict(),
@@ -68,6 +69,7 @@ class _Training:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
+        """Go on from a checkpoint."""
         self.model.load_state_dict(state["model"])
         self.optimiser.load_state_dict(state["optimiser"])
         self.rng.set_state(state["rng"])
@@ -104,6 +106,7 @@ class _Training:
         self.done += 1
 
     def evaluate(self, evaluate: Evaluate) -> None:
+        """Record a score; keep the weights if it is the best and best-on-test was asked for."""
         score = evaluate(self.model)
         self.scores.append({"iteration": self.done, **score})
         best = max(s["avg 0.1:0.7"] for s in self.scores)

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fustal_core.config import Settings, SettingsError
+from fustal_core.config import Settings, SettingsError, make_settings, read_settings
 from fustal_core.files import atomic_path, write_text
 from fustal_core.progress import VARIABLE
 from fustal_core.rundir import PACKAGE, Product, code_hash, hash_of, project_root
@@ -98,7 +98,8 @@ def run_notebooks(
         "run_dir": str(run_dir.resolve()),
         "overrides": overrides,
     }
-    code = code_hash(path.stem for path in PACKAGE.glob("*.py"))
+    tables = [path.read_text(encoding="utf-8") for path in sorted(PACKAGE.glob("tables/*"))]
+    code = hash_of(code_hash(path.stem for path in PACKAGE.glob("*.py")), tables)
     executed = []
     for name in stages:
         source = notebooks_dir() / f"{name}.ipynb"
@@ -110,6 +111,7 @@ def run_notebooks(
             continue
         say(f"{name}: running")
         start = time.monotonic()
+        product.begin()
         with _relayed_progress(name, say):
             _execute(source, target, parameters)
         product.finish()
@@ -119,7 +121,7 @@ def run_notebooks(
 
 
 def _cell_sources(path: Path) -> list[str]:
-    cells = json.loads(path.read_text())["cells"]
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
     return ["".join(cell["source"]) for cell in cells]
 
 
@@ -213,12 +215,21 @@ def publish_notebooks(run_dir: Path) -> list[Path]:
     """Copy the outputs of a run's executed notebooks into the checkout's notebooks.
 
     The committed notebooks then show the run, without its injected parameters.
+
+    Raises:
+        SettingsError: not a complete run of the default settings; nothing is changed.
     """
     import nbformat
 
+    if read_settings(run_dir / "config.json") != make_settings():
+        raise SettingsError(f"{run_dir}: not a run of the default settings")
+    sources = {name: run_dir / name / f"{name}.ipynb" for name in stage_names()}
+    missing = [str(path) for path in sources.values() if not path.exists()]
+    if missing:
+        raise SettingsError("not executed: " + ", ".join(missing))
     written = []
-    for name in stage_names():
-        executed = nbformat.read(run_dir / name / f"{name}.ipynb", as_version=4)
+    for name, source in sources.items():
+        executed = nbformat.read(source, as_version=4)
         executed.cells = [
             cell
             for cell in executed.cells

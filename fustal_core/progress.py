@@ -1,4 +1,4 @@
-"""Progress of long work: a widget bar in JupyterLab, plain lines in batch.
+"""Progress of long work: a widget bar in JupyterLab, a plain bar or plain lines elsewhere.
 
 The variable ``FUSTAL_PROGRESS`` names a file that gets plain lines instead of a bar; ``fustal run``
 sets it for the notebooks it executes and shows the lines as they come, so that a batch log stays
@@ -31,10 +31,14 @@ def show_progress(what: str) -> Iterator[Progress]:
     if target is not None:
         yield _lines(what, Path(target))
         return
-    from tqdm.auto import tqdm
+    # Only JupyterLab sets this name; in papermill's log a widget would freeze at 0 %.
+    in_lab = "JPY_SESSION_NAME" in os.environ
+    from tqdm import notebook, std
 
-    plain = not sys.stderr.isatty() and "ipykernel" not in sys.modules
-    bar = tqdm(desc=what, leave=False, mininterval=10 if plain else 0.1)
+    live = in_lab or sys.stderr.isatty()
+    bar = (notebook if in_lab else std).tqdm(
+        desc=what, leave=False, mininterval=0.1 if live else 10
+    )
 
     def update(done: int, total: int, note: str) -> None:
         bar.total = total

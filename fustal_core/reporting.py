@@ -15,13 +15,14 @@ import numpy as np
 import pandas as pd
 
 from fustal_core.config import make_settings
-from fustal_core.figures import save_figure
+from fustal_core.figures import AVERAGE, save_figure
 from fustal_core.files import atomic_path, write_json, write_text
 from fustal_core.published import thumos14
 from fustal_core.quality import assign, pseudo_label_quality
 from fustal_core.rundir import default_run_dir, project_root
 from fustal_core.selection import select
 from fustal_core.stages import Study
+from fustal_core.views import readable
 
 MAIN_TABLES = ("main_results", "pseudo_label_quality")
 MAP_COLUMNS = [f"mAP@0.{i}" for i in range(1, 8)]
@@ -38,18 +39,51 @@ MAIN_COLUMNS = [
 ]
 
 
+COLA, CROSS_VIDEO = "CoLA", "FuSTAL generator"
+FLOOR, STUDENT = "student on all proposals", "student on selected proposals"
+FUSTAL = "FuSTAL (student + EMA distillation)"
+CEILING = "student on true segments (ceiling)"
+RAW_STEPS = {"cola": "all proposals (CoLA)", "cross-video": "all proposals"}
+STAGE_TWO_IN_CROPS = "IoU-score filter in the crops"
+
+
+def own_generator(study: Study) -> str:
+    """Name of the generator whose proposals the run's pseudo labels are."""
+    return COLA if study.settings.generation.method == "cola" else CROSS_VIDEO
+
+
+def display_name(study: Study, method: str) -> str:
+    """What this run's tables call a method: its name and what the settings make of it.
+
+    A student of proposals other than FuSTAL's says whose they are, and is not called FuSTAL; a row
+    whose weights were chosen by test labels says "(best-on-test)". Else it is the name itself.
+
+    Args:
+        method: "student" is part of every student's name, "true segments" of the ceiling's.
+    """
+    settings = study.settings
+    is_student = "student" in method
+    if is_student and "true segments" not in method and settings.generation.method == "cola":
+        name = "student + EMA distillation" if method == FUSTAL else method
+        method = f"{name} [generator: cola]"
+    stage = settings.student if is_student else settings.generation
+    return f"{method} (best-on-test)" if stage.select == "best-on-test" else method
+
+
 def measured_row(study: Study, method: str, supervision: str, detections: pd.DataFrame) -> dict:
-    """One row of the main table: a method's detections on the test videos of this run."""
-    choices = {study.settings.generation.select, study.settings.student.select}
-    note = "; best-on-test" if "best-on-test" in choices else ""
+    """One row of the main table: a method's detections on the test videos of this run.
+
+    Args:
+        method: appears as :func:`display_name` has it.
+    """
     return {
-        "method": method,
+        "method": display_name(study, method),
         "supervision": supervision,
         "data": study.data_name,
         "origin": "measured",
         **study.measure(detections),
         "seeds": 1,
-        "source": f"this run, profile {study.settings.profile}, seed {study.settings.seed}{note}",
+        "source": f"this run, profile {study.settings.profile}, seed {study.settings.seed}",
     }
 
 
@@ -58,30 +92,16 @@ def main_results(study: Study) -> pd.DataFrame:
 
     Columns: ``MAIN_COLUMNS``. Published cells that are not known are NaN.
     """
+    weak = {
+        COLA: study.generation("cola").test,
+        CROSS_VIDEO: study.generation("cross-video").test,
+        FLOOR: study.student("raw", distill=False).detections,
+        STUDENT: study.student("selected", distill=False).detections,
+        FUSTAL: study.student("selected", distill=True).detections,
+    }
     full = study.student("truth", distill=False).detections
-    rows = [
-        measured_row(study, "CoLA", "video", study.generation("cola").test),
-        measured_row(study, "FuSTAL generator", "video", study.generation("cross-video").test),
-        measured_row(
-            study,
-            "student on all proposals",
-            "video",
-            study.student("raw", distill=False).detections,
-        ),
-        measured_row(
-            study,
-            "student on selected proposals",
-            "video",
-            study.student("selected", distill=False).detections,
-        ),
-        measured_row(
-            study,
-            "FuSTAL (student + EMA distillation)",
-            "video",
-            study.student("selected", distill=True).detections,
-        ),
-        measured_row(study, "student on true segments (ceiling)", "full", full),
-    ]
+    rows = [measured_row(study, method, "video", found) for method, found in weak.items()]
+    rows.append(measured_row(study, CEILING, "full", full))
     published = thumos14().assign(data="THUMOS'14 (real)", origin="published", seeds=pd.NA)
     published["method"] = published["method"] + " [" + published["year"].astype(str) + "]"
     return pd.concat(
@@ -94,16 +114,17 @@ def quality_along_pipeline(study: Study) -> pd.DataFrame:
     """Pseudo-label quality on the training videos, one row per pipeline step and epoch.
 
     Columns: ``step``, ``epoch`` (NA before training), then those of ``pseudo_label_quality``. EMA
-    labels are those of the student's random crops, and measured within them.
+    labels are those of the student's random crops, and measured within them; for each of their
+    epochs ``STAGE_TWO_IN_CROPS`` is the selected labels within the very same crops.
     """
     truth = study.dataset.truth("train")
     durations = study.dataset.videos["duration_s"].loc[study.dataset.video_names("train")]
     selection = study.selection()
     confident = study.settings.selection.model_copy(update={"iou_threshold": 0.0})
     steps = {
-        "all proposals (CoLA)": study.generation("cola").train,
-        "all proposals": selection.scored,
-        "confidence filter": select(selection.scored, confident),
+        RAW_STEPS["cola"]: study.generation("cola").train,
+        RAW_STEPS[study.settings.generation.method]: selection.scored,
+        "confidence filter": select(selection.scored, confident, study.video_classes),
         "IoU-score filter": selection.selected,
     }
     rows = [
@@ -112,39 +133,43 @@ def quality_along_pipeline(study: Study) -> pd.DataFrame:
     ]
     ema = study.student("selected", distill=True).ema_labels
     for epoch, labels in ema.groupby("epoch"):
-        rows.append(_quality_in_crops(labels, truth).assign(step="EMA labels", epoch=epoch))
+        for step, row in _quality_in_crops(labels, selection.selected, truth).items():
+            rows.append(row.assign(step=step, epoch=epoch))
     table = pd.concat(rows, ignore_index=True)
     first = ["step", "epoch"]
     return table[first + [column for column in table.columns if column not in first]]
 
 
-def _quality_in_crops(labels: pd.DataFrame, truth: pd.DataFrame) -> pd.DataFrame:
-    """Quality of one epoch's EMA labels within the crops the student saw."""
-    crops = labels.groupby("video")[["crop_start_s", "crop_end_s"]].first()
-    truth = crop_segments(truth, crops)
-    labels = labels.assign(
-        t_start=labels["t_start"] - labels["crop_start_s"],
-        t_end=labels["t_end"] - labels["crop_start_s"],
+def _quality_in_crops(
+    ema: pd.DataFrame, selected: pd.DataFrame, truth: pd.DataFrame
+) -> dict[str, pd.DataFrame]:
+    """Quality within the crops the student saw in one epoch: of its EMA labels, of the selected ones."""
+    crops = ema.groupby("video")[["crop_start_s", "crop_end_s"]].first()
+    ema = ema.assign(
+        t_start=ema["t_start"] - ema["crop_start_s"],
+        t_end=ema["t_end"] - ema["crop_start_s"],
     )
-    return pseudo_label_quality(labels, truth, crops["crop_end_s"] - crops["crop_start_s"])
+    steps = {"EMA labels": ema, STAGE_TWO_IN_CROPS: crop_segments(selected, crops)}
+    truth, durations = crop_segments(truth, crops), crops["crop_end_s"] - crops["crop_start_s"]
+    return {step: pseudo_label_quality(own, truth, durations) for step, own in steps.items()}
 
 
-def crop_segments(truth: pd.DataFrame, crops: pd.DataFrame) -> pd.DataFrame:
-    """True segments inside crops, in seconds from the crop's start.
+def crop_segments(segments: pd.DataFrame, crops: pd.DataFrame) -> pd.DataFrame:
+    """Segments inside crops, in seconds from the crop's start.
 
     A segment stays if at least half of it lies in the crop, cut to it: the rule of training.
 
     Args:
-        truth: columns ``video``, ``label``, ``t_start``, ``t_end`` (s).
+        segments: columns ``video``, ``label``, ``t_start``, ``t_end`` (s), and any others.
         crops: index video; ``crop_start_s``, ``crop_end_s``. Videos without a crop are left out.
     """
-    truth = truth[truth["video"].isin(crops.index)]
-    window = crops.loc[truth["video"]]
+    segments = segments[segments["video"].isin(crops.index)]
+    window = crops.loc[segments["video"]]
     first, last = window["crop_start_s"].to_numpy(), window["crop_end_s"].to_numpy()
-    start = np.clip(truth["t_start"].to_numpy(), first, last)
-    end = np.clip(truth["t_end"].to_numpy(), first, last)
-    remains = (end - start) >= 0.5 * (truth["t_end"] - truth["t_start"]).to_numpy()
-    inside = truth.assign(t_start=start - first, t_end=end - first)
+    start = np.clip(segments["t_start"].to_numpy(), first, last)
+    end = np.clip(segments["t_end"].to_numpy(), first, last)
+    remains = (end - start) >= 0.5 * (segments["t_end"] - segments["t_start"]).to_numpy()
+    inside = segments.assign(t_start=start - first, t_end=end - first)
     return inside[remains & (end > start)]
 
 
@@ -171,14 +196,33 @@ def iou_score_histogram(study: Study) -> pd.DataFrame:
     )
 
 
+def about_test_map(study: Study, history: pd.DataFrame) -> str:
+    """What a picture of test mAP over the epochs cannot say itself: what it decided, who is missing.
+
+    Args:
+        history: as for ``figures_student.plot_training``, with the column ``method``.
+    """
+    lines = ["Nothing was chosen by looking at this curve: each student is its last epoch."]
+    if study.settings.student.select == "best-on-test":
+        lines = ["Each student is its best epoch on test (best-on-test): its score is too good."]
+    history = history.reindex(columns=["method", AVERAGE])
+    counts = history.groupby("method", sort=False)[AVERAGE].count()
+    if missing := list(counts.index[counts == 0]):
+        lines.append(f"Not evaluated along the training, so without a curve: {', '.join(missing)}.")
+    return "\n".join(lines)
+
+
 def claim(study: Study, says: str, source: str, measured: str, holds: bool) -> dict[str, Any]:
     """One row of a claims table: what the paper says and what this run measured."""
+    stages = {"generator": study.settings.generation, "students": study.settings.student}
+    chosen = [name for name, stage in stages.items() if stage.select == "best-on-test"]
+    note = f"; {' and '.join(chosen)} best-on-test" if chosen else ""
     return {
         "the paper says": says,
         "where": source,
         "measured here": measured,
         "holds": "yes" if holds else "no",
-        "data": study.data_name,
+        "data": f"{study.data_name}{note}",
         "seeds": "1 (no interval)",
     }
 
@@ -194,9 +238,7 @@ def figures_dir(study: Study) -> Path | None:
 
 def keep_figure(study: Study, notebook: str, name: str, figure: Any) -> Any:
     """Write a figure as PNG and PDF into a notebook's folder; returns it, for the cell to show."""
-    folder = study.folder(notebook)
-    save_figure(figure, folder / name)
-    _copy(study, notebook, [folder / f"{name}.png", folder / f"{name}.pdf"])
+    _copy(study, notebook, save_figure(figure, study.folder(notebook) / name))
     return figure
 
 
@@ -220,14 +262,7 @@ def keep_metrics(study: Study, notebook: str, metrics: dict[str, Any]) -> None:
 def _shown(column: pd.Series) -> pd.Series:
     """A column for people: one decimal, three for what is a fraction, nothing where nothing is known."""
     numbers = pd.to_numeric(column, errors="coerce").abs()
-    digits = 3 if numbers.max() < 2 else 1
-
-    def cell(value: Any) -> Any:
-        if pd.isna(value):
-            return ""
-        return f"{value:.{digits}f}" if isinstance(value, float) else value
-
-    return column.map(cell)
+    return readable(column, digits=3 if numbers.max() < 2 else 1)
 
 
 def _copy(study: Study, notebook: str, paths: list[Path]) -> None:

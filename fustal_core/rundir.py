@@ -14,14 +14,21 @@ import platform
 import re
 import subprocess
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from fustal_core.config import Settings, SettingsError, changed_settings, read_settings
+from fustal_core.config import (
+    Settings,
+    SettingsError,
+    changed_settings,
+    make_settings,
+    read_settings,
+)
 from fustal_core.files import write_json
 
 PACKAGE = Path(__file__).parent
@@ -33,8 +40,8 @@ class RunDirectoryError(SettingsError):
 
 
 def project_root() -> Path:
-    """The checkout: the nearest folder upwards, from here or the package, that holds ``notebooks``."""
-    for start in (Path.cwd(), PACKAGE):
+    """The checkout: the nearest folder upwards, from the package or here, that holds ``notebooks``."""
+    for start in (PACKAGE, Path.cwd()):
         for folder in (start, *start.parents):
             if (folder / "pyproject.toml").is_file() and (folder / "notebooks").is_dir():
                 return folder
@@ -42,9 +49,12 @@ def project_root() -> Path:
 
 
 def default_run_dir(settings: Settings) -> Path:
-    """``runs/DATA-PROFILE-seedN`` in the checkout."""
+    """``runs/DATA-PROFILE-seedN`` in the checkout; with overrides, a short hash of them follows."""
+    plain = make_settings(settings.data, settings.profile, settings.seed)
+    changes = changed_settings(plain, settings)
+    suffix = f"-{hash_of(changes)[:6]}" if changes else ""
     data = "simulated" if settings.data == "simulated" else Path(settings.data).resolve().name
-    return project_root() / "runs" / f"{data}-{settings.profile}-seed{settings.seed}"
+    return project_root() / "runs" / f"{data}-{settings.profile}-seed{settings.seed}{suffix}"
 
 
 def torch_device(settings: Settings) -> str:
@@ -59,34 +69,60 @@ def torch_device(settings: Settings) -> str:
     return ("cuda" if has_gpu else "cpu") if settings.device == "auto" else settings.device
 
 
+def resolve_data(data: str) -> str:
+    """ "simulated", or the absolute path of a folder named from here or from the checkout.
+
+    A notebook's working directory is ``notebooks``, the command line's is the caller's.
+    """
+    if data == "simulated":
+        return data
+    from_root = project_root() / data
+    return str(
+        (from_root if from_root.is_dir() and not Path(data).is_dir() else Path(data)).resolve()
+    )
+
+
 def claim_run_dir(run_dir: Path, settings: Settings, *, force: bool = False) -> None:
     """Write ``config.json``, or see that the one there says the same.
 
     Args:
         run_dir: made if missing.
         settings: of the run.
-        force: take over a directory that was made with other settings; what they change is made anew.
+        force: take over a directory that was made with other settings. The notebooks, tables and
+            figures made with them are removed; trained products stay as far as they are still valid.
 
     Raises:
         RunDirectoryError: other settings, listed; nothing is changed.
     """
     path = run_dir / "config.json"
-    if path.exists() and not force:
-        try:
-            changes = changed_settings(read_settings(path), settings)
-        except SettingsError as error:
-            changes = [str(error)]
-        if changes:
-            raise RunDirectoryError(
-                f"{run_dir} was made with other settings (there -> asked):\n  "
-                + "\n  ".join(changes)
-                + "\nChoose another run directory (--run-dir), or --force to make it anew there."
-            )
-        return
+    changes = _changes_since(path, settings) if path.exists() else []
+    if changes and not force:
+        raise RunDirectoryError(
+            f"{run_dir} was made with other settings (there -> asked):\n  "
+            + "\n  ".join(changes)
+            + "\nChoose another run directory (--run-dir, run_dir), or --force to make it anew there."
+        )
     try:
-        write_json(path, settings.model_dump())
+        if changes:
+            _remove_results(run_dir)
+        if changes or not path.exists():
+            write_json(path, settings.model_dump())
     except OSError as error:
         raise RunDirectoryError(f"{run_dir}: cannot be written: {error.strerror}") from None
+
+
+def _changes_since(path: Path, settings: Settings) -> list[str]:
+    try:
+        return changed_settings(read_settings(path), settings)
+    except SettingsError as error:
+        return [str(error)]
+
+
+def _remove_results(run_dir: Path) -> None:
+    """Remove what notebooks wrote; products lie in folders of their own and are keyed."""
+    for path in run_dir.glob("[0-9][0-9]_*/*"):
+        if path.is_file():
+            path.unlink()
 
 
 def write_provenance(run_dir: Path, settings: Settings, fingerprint: str, device: str) -> None:
@@ -98,10 +134,19 @@ def write_provenance(run_dir: Path, settings: Settings, fingerprint: str, device
         "device": device_name(device),
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
-        "versions": {name: version(name) for name in _VERSIONS},
+        "versions": _versions(),
         "git_revision": git_revision(),
     }
     write_json(run_dir / "provenance.json", content)
+
+
+def _versions() -> dict[str, str]:
+    """Versions of what is installed: a GPU node may lack plotting and papermill."""
+    found = {}
+    for name in _VERSIONS:
+        with suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
 
 
 def device_name(device: str) -> str:
@@ -132,7 +177,7 @@ def code_hash(modules: Iterable[str]) -> str:
     waiting = set(modules)
     while waiting:
         name = waiting.pop()
-        sources[name] = (PACKAGE / f"{name}.py").read_text()
+        sources[name] = (PACKAGE / f"{name}.py").read_text(encoding="utf-8")
         imported = re.findall(r"^\s*from fustal_core\.(\w+) import", sources[name], re.MULTILINE)
         waiting |= set(imported) - set(sources)
     return hash_of(sorted(sources.items()))
@@ -157,6 +202,12 @@ class Product:
     def checkpoint(self) -> Path:
         """Where a training keeps its state until the product is made."""
         return self.folder / "checkpoint.pt"
+
+    def begin(self) -> None:
+        """Declare the files incomplete before the first is written; remove a killed run's leftovers."""
+        (self.folder / "made.json").unlink(missing_ok=True)
+        for path in self.folder.glob(".*"):
+            path.unlink()
 
     def finish(self, *, keep_checkpoint: bool = False) -> None:
         """Declare the files complete; the checkpoint goes unless others start from it."""

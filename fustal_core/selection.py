@@ -54,14 +54,18 @@ def score_proposals(proposals: pd.DataFrame, settings: SelectionSettings) -> pd.
     return proposals.assign(iou_score=values)
 
 
-def select(scored: pd.DataFrame, settings: SelectionSettings) -> pd.DataFrame:
+def select(
+    scored: pd.DataFrame, settings: SelectionSettings, video_classes: pd.DataFrame | None = None
+) -> pd.DataFrame:
     """The proposals that become pseudo labels.
 
     Args:
         scored: proposals with their ``iou_score``.
         settings: gamma (``iou_threshold``), eta (``confidence_threshold``) and what happens to a
-            video in which nothing survives (``fallback``): its best-scored proposal of each class is
-            kept, or none.
+            video in which nothing survives (``fallback``): its best-scored proposal of each of its
+            classes is kept, or none.
+        video_classes: ``video``, ``label``: the weak labels of the training videos; None: a video's
+            classes are those proposed.
 
     Returns:
         The kept rows, in their order, with a boolean column ``fallback``.
@@ -71,7 +75,10 @@ def select(scored: pd.DataFrame, settings: SelectionSettings) -> pd.DataFrame:
     )
     chosen = passed.to_numpy().copy()
     if settings.fallback == "best":
-        empty = ~scored["video"].isin(scored.loc[passed, "video"].unique())
+        empty = ~scored["video"].isin(scored.loc[passed, "video"].unique()).to_numpy()
+        if video_classes is not None:
+            known = pd.MultiIndex.from_frame(video_classes[["video", "label"]])
+            empty &= pd.MultiIndex.from_frame(scored[["video", "label"]]).isin(known)
         rest = scored[empty].reset_index(drop=True)
         best = rest.groupby(["video", "label"], sort=False)["score"].idxmax()
         chosen[np.flatnonzero(empty)[best]] = True

@@ -2,7 +2,7 @@
 
 ``tables/thumos14_classes.csv`` holds, per class, how many videos and instances there are, the
 log-normal of action and video durations and the median gap between actions;
-``tables/thumos14_class_groups.json`` how many videos show which classes together.
+``tables/thumos14_class_pairs.json`` how many videos show which classes together.
 """
 
 from __future__ import annotations

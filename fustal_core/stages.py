@@ -30,6 +30,8 @@ from fustal_core.rundir import (
     code_hash,
     default_run_dir,
     hash_of,
+    project_root,
+    resolve_data,
     torch_device,
     write_provenance,
 )
@@ -106,15 +108,15 @@ def open_study(
         data: "simulated" or a data folder.
         profile: "smoke", "quick" or "paper".
         seed: of everything random.
-        run_dir: empty for ``runs/DATA-PROFILE-seedN`` in the checkout.
+        run_dir: empty for ``runs/DATA-PROFILE-seedN`` in the checkout; relative to the checkout.
         overrides: settings by dotted name, ``{"generation.iterations": 100}``.
         force: take over a run directory made with other settings.
 
     Raises:
         SettingsError: bad settings, or a run directory made with others.
     """
-    settings = make_settings(data, profile, seed, overrides)
-    folder = Path(run_dir) if run_dir else default_run_dir(settings)
+    settings = make_settings(resolve_data(data), profile, seed, overrides)
+    folder = project_root() / run_dir if run_dir else default_run_dir(settings)
     claim_run_dir(folder, settings, force=force)
     return Study(settings, folder)
 
@@ -126,7 +128,8 @@ def load_data(settings: Settings) -> Dataset:
         DataError: every problem of the folder.
     """
     if settings.data == "simulated":
-        return simulate(settings.simulation, settings.seed)
+        with show_progress("simulating the data") as progress:
+            return simulate(settings.simulation, settings.seed, progress)
     return load_dataset(Path(settings.data))
 
 
@@ -142,11 +145,10 @@ class Study:
     def dataset(self) -> Dataset:
         """The data; its features lie on the study's device."""
         dataset = load_data(self.settings)
-        dataset = replace(
-            dataset,
-            generator_features=dataset.generator_features.to(self.device),
-            student_features=dataset.student_features.to(self.device),
-        )
+        generator = dataset.generator_features.to(self.device)
+        shared = dataset.student_features is dataset.generator_features
+        student = generator if shared else dataset.student_features.to(self.device)
+        dataset = replace(dataset, generator_features=generator, student_features=student)
         write_provenance(self.run_dir, self.settings, dataset.fingerprint, self.device)
         return dataset
 
@@ -189,6 +191,8 @@ class Study:
         )
 
     def _make_generation(self, settings: GenerationSettings, product: Product) -> None:
+        product.begin()
+
         def evaluate(model: CrossVideoGenerator) -> dict[str, float]:
             return self.measure(propose(model, self.dataset, "test", settings))
 
@@ -214,10 +218,17 @@ class Study:
 
     def selection(self) -> Selection:
         """Stage 2 on the proposals of the settings' generator."""
-        proposals = self.generation().train
-        scored = score_proposals(proposals, self.settings.selection)
-        selected = select(scored, self.settings.selection)
-        return Selection(scored, selected)
+        scored = score_proposals(self.generation().train, self.settings.selection)
+        return Selection(scored, select(scored, self.settings.selection, self.video_classes))
+
+    @property
+    def video_classes(self) -> pd.DataFrame:
+        """The weak labels of the training videos: ``video``, ``label``, a row for each class shown."""
+        dataset = self.dataset
+        row, column = dataset.video_labels("train").nonzero(as_tuple=True)
+        videos = pd.Series(dataset.video_names("train"))[row.tolist()]
+        labels = pd.Series(dataset.classes)[column.tolist()]
+        return pd.DataFrame({"video": videos.to_numpy(), "label": labels.to_numpy()})
 
     def student(self, labels: LabelSource = "selected", *, distill: bool = True) -> Student:
         """Stage 3 on some labels, made if it is not there.
@@ -227,11 +238,11 @@ class Study:
                 segments of the training videos (the fully supervised ceiling).
             distill: switch to EMA labels at ``switch_epoch``. Both choices share the epochs before.
         """
-        settings = self._student_settings(labels, distill)
+        settings = self._student_settings(labels)
         name = f"{labels}{'+ema' if distill else ''}"
         product = self._student_product(name, settings, labels)
         if not product.is_made:
-            self._make_student(settings, labels, product)
+            self._make_student(settings, labels, product, distill)
         model = TriDet(self.dataset.student_features.dim, len(self.dataset.classes), settings)
         model.load_state_dict(load_file(product.folder / "weights.safetensors"))
         return Student(
@@ -241,9 +252,9 @@ class Study:
             pd.read_parquet(product.folder / "ema_labels.parquet"),
         )
 
-    def _student_settings(self, labels: LabelSource, distill: bool) -> StudentSettings:
+    def _student_settings(self, labels: LabelSource) -> StudentSettings:
         """Floor and ceiling are measured at their end alone, which saves time."""
-        settings = self.settings.student.model_copy(update={"distill": distill})
+        settings = self.settings.student
         if labels == "selected" or settings.select == "best-on-test":
             return settings
         return settings.model_copy(update={"evaluate_every": 0})
@@ -251,25 +262,28 @@ class Study:
     def _student_product(
         self, name: str, settings: StudentSettings, labels: LabelSource
     ) -> Product:
-        inputs: list[Any] = [settings.model_dump(), labels]
+        inputs: list[Any] = [settings.model_dump(), name]
         if labels != "truth":
             inputs += [self.generation().key, self.settings.selection.model_dump()]
         return self._product(f"03_training/{name}", _STUDENT_CODE, inputs)
 
     def _phase_one(self, labels: LabelSource) -> Path:
         """The state after the epochs on the given labels, from which both continuations start."""
-        settings = self._student_settings(labels, distill=False)
+        settings = self._student_settings(labels)
         settings = settings.model_copy(update={"epochs": settings.switch_epoch})
         product = self._student_product(f"{labels}_phase_one", settings, labels)
         if not product.is_made:
-            self._train(settings, labels, product, None)
+            product.begin()
+            self._train(settings, labels, product, None, distill=False)
             product.finish(keep_checkpoint=True)
         return product.checkpoint
 
     def _make_student(
-        self, settings: StudentSettings, labels: LabelSource, product: Product
+        self, settings: StudentSettings, labels: LabelSource, product: Product, distill: bool
     ) -> None:
-        result = self._train(settings, labels, product, self._phase_one(labels))
+        initial = self._phase_one(labels)
+        product.begin()
+        result = self._train(settings, labels, product, initial, distill)
         self._save_weights(product, result.model)
         write_parquet(product.folder / "history.parquet", result.history)
         write_parquet(product.folder / "ema_labels.parquet", result.ema_labels)
@@ -284,6 +298,7 @@ class Study:
         labels: LabelSource,
         product: Product,
         initial: Path | None,
+        distill: bool,
     ) -> StudentResult:
         with show_progress(f"training the student ({product.folder.name})") as progress:
             return train_student(
@@ -295,6 +310,7 @@ class Study:
                 checkpoint=product.checkpoint,
                 key=product.key,
                 initial=initial,
+                distill=distill,
                 evaluate=lambda model: self.measure(self._detect(model, settings)),
                 progress=progress,
             )

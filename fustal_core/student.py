@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fustal_core.student_blocks import GROUPS, ConvStack, SGPBlock, convolve
+from fustal_core.student_blocks import ConvStack, SGPBlock, convolve
 
 if TYPE_CHECKING:
     from fustal_core.config import StudentSettings
@@ -133,8 +133,6 @@ class TriDet(nn.Module):
         rng: torch.Generator | None = None,
     ) -> None:
         super().__init__()
-        if settings.width % GROUPS:
-            raise ValueError(f"expected a width divisible by {GROUPS}, got {settings.width}")
         width, self.levels, self.bins = settings.width, settings.levels, settings.bins
         self.ignore_padding = settings.global_mean == "masked"
         self.embedding = ConvStack(in_channels, width)

@@ -7,7 +7,6 @@ killed goes on to the same bits from its last epoch, and two continuations of on
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,6 +27,8 @@ from fustal_core.distillation import (
     make_ema,
     relabel,
 )
+from fustal_core.files import load_checkpoint, save_checkpoint
+from fustal_core.progress import Progress
 from fustal_core.student import TriDet
 from fustal_core.student_batches import (
     Batch,
@@ -44,7 +45,6 @@ if TYPE_CHECKING:
     from fustal_core.data import Dataset
 
 Evaluate = Callable[[TriDet], Mapping[str, float]]
-Progress = Callable[[int, int, str], None]
 CHOSEN_ON = "avg 0.1:0.7"
 """What best-on-test compares."""
 
@@ -94,6 +94,7 @@ def train_student(
     checkpoint: Path | None = None,
     key: str = "",
     initial: Path | None = None,
+    distill: bool = True,
     evaluate: Evaluate | None = None,
     progress: Progress | None = None,
 ) -> StudentResult:
@@ -110,6 +111,7 @@ def train_student(
             goes on from it.
         key: fingerprint of all that the result depends on.
         initial: checkpoint of another run to start from when there is none of this run.
+        distill: EMA labels from ``switch_epoch`` on; False: the given labels to the end.
         evaluate: measures a model on the test videos every ``evaluate_every`` epochs, for showing;
             weights are chosen on its "avg 0.1:0.7" only when ``select`` is "best-on-test".
         progress: called as (steps done, steps in all, note).
@@ -121,7 +123,7 @@ def train_student(
     if not (checkpoint and _load(state, checkpoint, key)) and initial:
         _load(state, initial, None)
     for epoch in range(state.epoch, settings.epochs):
-        phase = "EMA labels" if settings.distill and epoch >= settings.switch_epoch else None
+        phase = "EMA labels" if distill and epoch >= settings.switch_epoch else None
         generators = _epoch_generators(seed, epoch, device)
         losses = []
         for step, batch in enumerate(training_batches(data, settings, *generators, device)):
@@ -253,7 +255,6 @@ def _finish_epoch(
     )
     if evaluate and due:
         row |= {name: float(value) for name, value in evaluate(state.average.module).items()}
-        state.average.eval()
         if settings.select == "best-on-test" and row[CHOSEN_ON] > state.best.get("score", -1):
             weights = {k: v.clone() for k, v in state.average.module.state_dict().items()}
             state.best = {"score": row[CHOSEN_ON], "epoch": row["epoch"], "weights": weights}
@@ -270,9 +271,7 @@ def _result(state: _State, settings: StudentSettings) -> StudentResult:
 
 
 def _save(state: _State, path: Path, key: str) -> None:
-    """Write a checkpoint whole or not at all."""
     content = {
-        "key": key,
         "model": state.model.state_dict(),
         "average": state.average.state_dict(),
         "optimiser": state.optimiser.state_dict(),
@@ -283,22 +282,17 @@ def _save(state: _State, path: Path, key: str) -> None:
         "ema_labels": state.ema_labels,
         "best": state.best,
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    torch.save(content, temporary)
-    os.replace(temporary, path)
+    save_checkpoint(path, key, content)
 
 
 def _load(state: _State, path: Path, key: str | None) -> bool:
     """Take over a checkpoint with this key (None: any); False if there is none."""
-    if not path.exists():
-        return False
-    device = state.normaliser.device
-    content = torch.load(path, map_location=device, weights_only=True)
-    if key is not None and content["key"] != key:
+    content = load_checkpoint(path, key)
+    if content is None:
         return False
     for part in ("model", "average", "optimiser", "schedule"):
         getattr(state, part).load_state_dict(content[part])
-    for part in ("normaliser", "epoch", "history", "ema_labels", "best"):
+    state.normaliser = content["normaliser"].to(state.normaliser.device)
+    for part in ("epoch", "history", "ema_labels", "best"):
         setattr(state, part, content[part])
     return True

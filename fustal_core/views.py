@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -18,6 +18,7 @@ from fustal_core.config import SelectionSettings, StudentSettings
 from fustal_core.data import Dataset
 from fustal_core.generation import run_generator
 from fustal_core.generator import CrossVideoGenerator, hard_regions, mine_snippets
+from fustal_core.progress import VARIABLE
 from fustal_core.proposals import normalise
 from fustal_core.quality import pseudo_label_quality
 from fustal_core.selection import score_proposals, select
@@ -29,19 +30,21 @@ from fustal_core.student_inference import detect
 from fustal_core.student_loss import assign_labels
 
 Curves = dict[str, tuple[np.ndarray, np.ndarray]]
+Table = TypeVar("Table", pd.DataFrame, pd.Series)
 
 
 def example_video(dataset: Dataset, subset: str) -> str:
     """The video that the notebooks show, by a fixed rule.
 
     Of the subset's videos no longer than the median: the one with the most classes, then the most
-    instances; ties go to the first by name.
+    instances; ties go to the first by name. If none of those has known segments, the same among all
+    videos; if no video has, the first by name.
     """
     durations = dataset.videos.loc[dataset.video_names(subset), "duration_s"]
-    short = durations.index[durations <= durations.median()]
-    truth = dataset.truth(subset)
-    counts = truth[truth["video"].isin(short)].groupby("video")["label"].agg(["nunique", "size"])
-    order = counts.sort_index().sort_values(["nunique", "size"], ascending=False, kind="stable")
+    counts = dataset.truth(subset).groupby("video")["label"].agg(["nunique", "size"])
+    counts = counts.reindex(durations.index.sort_values(), fill_value=0)
+    counts["short"] = (durations <= durations.median()) & (counts["size"] > 0)
+    order = counts.sort_values(["short", "nunique", "size"], ascending=False, kind="stable")
     return str(order.index[0])
 
 
@@ -99,8 +102,8 @@ def without_difficulties(**changes: Any) -> SimulatorSettings:
     return SimulatorSettings(**{**off, **size, **changes})
 
 
-def readable(table: pd.DataFrame, digits: int = 1) -> pd.DataFrame:
-    """A table for the eye: floats with so many digits, empty cells where nothing is known."""
+def readable(table: Table, digits: int = 1) -> Table:
+    """A table or column for the eye: floats with so many digits, empty where nothing is known."""
 
     def text(value: Any) -> Any:
         if pd.isna(value):
@@ -163,9 +166,18 @@ SELECTION_VARIANTS: dict[str, Mapping[str, Any]] = {
 
 
 def selection_variants(
-    proposals: pd.DataFrame, settings: SelectionSettings, dataset: Dataset
+    proposals: pd.DataFrame,
+    settings: SelectionSettings,
+    dataset: Dataset,
+    video_classes: pd.DataFrame,
 ) -> pd.DataFrame:
     """Pseudo-label quality on the training videos under each variant of the selection, one row each.
+
+    Args:
+        proposals: of the training videos.
+        settings: what the variants change a setting of.
+        dataset: whose truth measures them.
+        video_classes: the weak labels, as in ``selection.select``.
 
     Returns:
         ``variant``, ``videos`` (with at least one label), then the columns of
@@ -177,7 +189,7 @@ def selection_variants(
     rows = []
     for name, changes in SELECTION_VARIANTS.items():
         variant = settings.model_copy(update=dict(changes))
-        chosen = select(score_proposals(proposals, variant), variant)
+        chosen = select(score_proposals(proposals, variant), variant, video_classes)
         row = pseudo_label_quality(chosen, truth, durations)
         rows.append(row.assign(variant=name, videos=chosen["video"].nunique()))
     table = pd.concat(rows, ignore_index=True)
@@ -274,14 +286,15 @@ def detections_of(
 
 
 def explore(draw: Callable[..., Any], **choices: Any) -> Any:
-    """Controls for a drawing in a live JupyterLab; anywhere else the drawing of the first values.
+    """Controls for a drawing in a live JupyterLab; in batch the drawing of the first values.
 
     Args:
         draw: called with one value per choice; returns something a cell can show.
         choices: name -> (value, lowest, highest) for a slider, or (value, [all values]) for a menu.
     """
     start = {name: choice[0] for name, choice in choices.items()}
-    if "JPY_SESSION_NAME" not in os.environ:  # set by Jupyter's server, not by papermill or nbval
+    # The first is set by Jupyter's server and inherited by a batch run from its terminal.
+    if "JPY_SESSION_NAME" not in os.environ or VARIABLE in os.environ:
         return draw(**start)
     import ipywidgets
     from IPython.display import display

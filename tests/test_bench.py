@@ -58,7 +58,7 @@ def test_json_has_null_where_there_is_no_number(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     table = run_benchmark(sizes=TINY)
-    monkeypatch.setattr(bench, "run_benchmark", lambda: table)
+    monkeypatch.setattr(bench, "run_benchmark", lambda progress: table)
     cli.bench(json_=True)
     rows = {row["part"]: row for row in json.loads(capsys.readouterr().out)}
     assert rows["simulated data"]["ratio"] is None

@@ -171,6 +171,51 @@ def test_real_data_takes_the_same_road(data_folder: Path, tmp_path: Path) -> Non
     assert metrics["data"] == "four videos (real)"
 
 
+@pytest.fixture
+def results(data_folder: Path) -> tuple[Path, Path]:
+    """Detections of the two test videos: one right, one that covers half; and the truth."""
+    found = {
+        "v2": [{"label": "jump", "score": 0.9, "segment": [2.0, 9.0]}],
+        "v3": [{"label": "throw", "score": 0.8, "segment": [2.0, 5.5]}],
+    }
+    path = data_folder / "found.json"
+    path.write_text(json.dumps({"version": "x", "results": found, "external_data": {}}))
+    return path, data_folder / "gt.json"
+
+
+def test_evaluate_prints_the_map_of_a_result_file(results: tuple[Path, Path]) -> None:
+    answer = fustal("evaluate", *results, "--subset", "test", "--json")
+    assert answer.returncode == 0, answer.stderr
+    content = json.loads(answer.stdout)
+    assert content["mAP"] == {**dict.fromkeys(["0.1", "0.2", "0.3", "0.4", "0.5"], 1.0), **HALF}
+    assert content["average"]["0.1:0.5"] == 1.0
+    assert content["average"]["0.1:0.7"] == pytest.approx(6 / 7)
+    assert content["per_class"]["throw"]["0.7"] == 0.0
+    table = fustal("evaluate", *results, "--subset", "test", "--tiou", "0.5:0.05:0.6")
+    assert "avg 0.5:0.6" in table.stdout
+
+
+HALF = {"0.6": 0.5, "0.7": 0.5}
+
+
+def test_audit_prints_the_quality_of_proposals(results: tuple[Path, Path]) -> None:
+    answer = fustal("audit", *results, "--subset", "test", "--json")
+    assert answer.returncode == 0, answer.stderr
+    content = json.loads(answer.stdout)
+    assert content["precision@0.5"] == 1.0
+    assert content["recall@0.7"] == 0.5
+    assert content["end_error_s"] == pytest.approx(3.5 / 2)
+
+
+def test_bad_result_files_are_refused(results: tuple[Path, Path], tmp_path: Path) -> None:
+    found, truth = results
+    assert_refused(fustal("evaluate", tmp_path / "none.json", truth), 1, "none.json")
+    assert_refused(fustal("evaluate", found, truth, "--subset", "holdout"), 1, "holdout", "test")
+    assert_refused(fustal("evaluate", found, truth, "--tiou", "high"), 2, "--tiou", "high")
+    found.write_text(found.read_text().replace("throw", "thorw"))
+    assert_refused(fustal("evaluate", found, truth, "--subset", "test"), 1, "thorw")
+
+
 def test_bench_answers_to_its_name() -> None:
     assert "--json" in fustal("bench", "--help").stdout
     assert shutil.which("fustal", path=str(Path(sys.executable).parent))

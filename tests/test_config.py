@@ -60,7 +60,6 @@ PAPER_SETTINGS = {
         "max_length": 2304,
         "switch_epoch": 61,
         "epochs": 101,
-        "distill": True,
         "batch_size": 8,
         "learning_rate": 1e-4,
         "warmup_epochs": 1,
@@ -177,7 +176,7 @@ def test_overrides_replace_single_values_and_convert_strings() -> None:
     overrides = {
         "generation.iterations": "100",
         "generation.learning_rate": "1e-2",
-        "student.distill": "false",
+        "generation.legacy_plus_one": "false",
         "selection.overlap": "class",
         "simulation.noise": 0.5,
         "device": "cpu",
@@ -185,7 +184,7 @@ def test_overrides_replace_single_values_and_convert_strings() -> None:
     settings = make_settings(profile="smoke", overrides=overrides)
     assert settings.generation.iterations == 100
     assert settings.generation.learning_rate == 0.01
-    assert settings.student.distill is False
+    assert settings.generation.legacy_plus_one is False
     assert settings.selection.overlap == "class"
     assert settings.simulation.noise == 0.5
     assert settings.device == "cpu"
@@ -290,3 +289,16 @@ def test_changed_settings_are_listed() -> None:
     new = make_settings(seed=1, overrides={"generation.iterations": 7})
     assert changed_settings(old, old) == []
     assert changed_settings(old, new) == ["seed: 0 -> 1", "generation.iterations: 300 -> 7"]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("selection.confidence_threshold", "nan"),
+        ("generation.learning_rate", "inf"),
+        ("student.width", "100"),
+    ],
+)
+def test_values_that_would_fail_later_are_refused_at_the_door(name: str, value: str) -> None:
+    with pytest.raises(SettingsError, match=name):
+        make_settings(overrides={name: value})

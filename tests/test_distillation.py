@@ -368,11 +368,12 @@ def test_two_continuations_of_one_first_phase(tmp_path: Path) -> None:
     shared = tmp_path / "shared.pt"
     first = train(small_settings(epochs=2), checkpoint=shared, key="first")
     assert len(first.history) == 2
+    options = small_settings()
     for distill in (True, False):
-        options = small_settings(distill=distill)
         own = tmp_path / f"{distill}.pt"
-        assert_same(train(options, initial=shared, checkpoint=own, key="x"), train(options))
-    both = [train(small_settings(distill=d), initial=shared) for d in (True, False)]
+        forked = train(options, initial=shared, checkpoint=own, key="x", distill=distill)
+        assert_same(forked, train(options, distill=distill))
+    both = [train(options, initial=shared, distill=d) for d in (True, False)]
     pd.testing.assert_frame_equal(both[0].history[:2], both[1].history[:2])
     assert both[0].history["loss"][2] != both[1].history["loss"][2]
     assert len(both[1].ema_labels) == 0

@@ -101,6 +101,19 @@ def test_quality_along_pipeline_holds_steps_and_epochs_in_percent(quality: pd.Da
     assert [tick.get_text() for tick in mean_tiou.get_xticklabels()] == ["15", "16"]
 
 
+def test_quality_compares_ema_labels_epoch_by_epoch(quality: pd.DataFrame) -> None:
+    crops = quality[quality["step"] == "EMA labels"].assign(step="IoU-score filter in the crops")
+    crops = crops.assign(**{"recall@0.5": [0.3, 0.2]})
+    recall = plot_quality_along_pipeline(pd.concat([quality, crops])).axes[1]
+    lines = {line.get_label(): line for line in recall.lines}
+    ema, beside = lines["EMA labels"], lines["IoU-score filter in the crops"]
+    assert beside.get_ydata().tolist() == pytest.approx([30, 20])
+    assert beside.get_xdata().tolist() == ema.get_xdata().tolist()
+    assert (beside.get_color(), ema.get_color()) == (COLOURS["selected"], COLOURS["EMA"])
+    assert beside.get_linewidth() < ema.get_linewidth()
+    assert [bar.get_height() for bar in recall.patches] == pytest.approx([90, 80, 70])
+
+
 def test_quality_without_distillation_has_bars_alone(quality: pd.DataFrame) -> None:
     assert len(plot_quality_along_pipeline(quality.iloc[:3]).axes[0].lines) == 0
 
@@ -219,6 +232,19 @@ def test_training_skips_epochs_without_evaluation_and_marks_the_switch() -> None
     np.testing.assert_array_equal(lines_of(right)["student + EMA"], [20, 30])
     np.testing.assert_array_equal(lines_of(right)["generator"], [25, 25])
     assert [line.get_xdata()[0] for line in left.lines if line.get_linestyle() == ":"] == [1.5]
+
+
+def test_training_names_no_student_that_has_no_curve() -> None:
+    history = pd.DataFrame(
+        {
+            "epoch": [0, 0],
+            "method": ["student", "floor"],
+            "loss": [2.0, 1.0],
+            "avg 0.1:0.7": [20.0, np.nan],
+        }
+    )
+    _, right = plot_training(history).axes
+    assert list(lines_of(right)) == ["student"]
 
 
 def test_initial_weight_share_shows_the_papers_22_and_10_percent() -> None:

@@ -29,6 +29,7 @@ from fustal_core.rundir import (
     git_revision,
     hash_of,
     project_root,
+    resolve_data,
     write_provenance,
 )
 
@@ -209,3 +210,42 @@ def test_loading_a_checkpoint_runs_no_code(tmp_path: Path) -> None:
     with pytest.raises(pickle.UnpicklingError):
         load_checkpoint(path, "key")
     assert not trace.exists()
+
+
+def test_taking_over_removes_the_other_settings_results_and_keeps_products(tmp_path: Path) -> None:
+    claim_run_dir(tmp_path, SETTINGS)
+    table = tmp_path / "05_analysis" / "main_results.csv"
+    weights = tmp_path / "01_generation" / "cola" / "weights.safetensors"
+    for path in (table, weights):
+        write_text(path, "x")
+    claim_run_dir(tmp_path, SETTINGS, force=True)
+    assert table.exists()
+    claim_run_dir(tmp_path, OTHER, force=True)
+    assert not table.exists()
+    assert weights.exists()
+
+
+def test_a_product_begun_again_is_not_made(tmp_path: Path) -> None:
+    product = Product(tmp_path / "p", "a")
+    write_text(product.folder / "weights", "a")
+    product.finish()
+    write_text(product.folder / ".weights.left-by-a-kill", "b")
+    Product(product.folder, "b").begin()
+    assert not product.is_made
+    assert [path.name for path in product.folder.iterdir()] == ["weights"]
+
+
+def test_overrides_have_a_default_directory_of_their_own() -> None:
+    assert default_run_dir(SETTINGS) != default_run_dir(OTHER)
+    assert default_run_dir(OTHER).name.startswith(default_run_dir(SETTINGS).name)
+
+
+def test_data_is_found_from_here_and_from_the_checkout(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mine").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert resolve_data("simulated") == "simulated"
+    assert resolve_data("mine") == str((tmp_path / "mine").resolve())
+    assert resolve_data("notebooks") == str(project_root() / "notebooks")
+    assert resolve_data("nowhere") == str((tmp_path / "nowhere").resolve())

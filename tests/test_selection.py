@@ -183,3 +183,12 @@ def test_selection_leaves_its_input_alone() -> None:
     before = WITHOUT_SURVIVORS.copy()
     select(WITHOUT_SURVIVORS, SelectionSettings())
     pd.testing.assert_frame_equal(WITHOUT_SURVIVORS, before)
+
+
+def test_the_fallback_keeps_only_classes_that_the_video_is_known_to_show() -> None:
+    scored = WITHOUT_SURVIVORS
+    labels = scored.loc[scored["video"] != scored["video"].iloc[0], ["video", "label"]]
+    known = labels.drop_duplicates().iloc[:1]
+    kept = select(scored, SelectionSettings(), known)
+    fallback = kept[kept["fallback"]]
+    assert fallback[["video", "label"]].to_numpy().tolist() == known.to_numpy().tolist()

@@ -56,6 +56,15 @@ def test_example_video_prefers_classes_then_instances_then_the_name(dataset: Dat
     assert views.example_video(more, "test") == "c"
 
 
+def test_example_video_falls_back_where_no_short_video_has_truth(dataset: Dataset) -> None:
+    rows = [("b", 10.0), ("a", 10.0), ("x", 20.0), ("long", 90.0), ("longer", 99.0)]
+    one = ("long", "x", 0, 1)
+    assert views.example_video(with_videos(dataset, rows, [one]), "test") == "long"
+    two = [one, ("longer", "x", 0, 1), ("longer", "y", 0, 1)]
+    assert views.example_video(with_videos(dataset, rows, two), "test") == "longer"
+    assert views.example_video(with_videos(dataset, rows, []), "test") == "a"
+
+
 def test_summary_counts_by_hand(dataset: Dataset) -> None:
     segments = [("a", "x", 0, 2), ("a", "y", 1, 3), ("b", "x", 0, 4), ("t", "x", 0, 1)]
     made = with_videos(dataset, [("a", 10.0), ("b", 30.0), ("t", 5.0)], segments)
@@ -148,8 +157,10 @@ def test_selection_variants_differ_as_their_names_say(dataset: Dataset) -> None:
     proposals = pd.concat([shifted, lonely], ignore_index=True)
     proposals["t_end"] = np.maximum(proposals["t_end"], proposals["t_start"] + 0.2)
     proposals["score"] = rng.uniform(0.3, 1.0, len(proposals))
-    table = views.selection_variants(proposals, SETTINGS.selection, dataset).set_index("variant")
-    counts = table["proposals"]
+    table = views.selection_variants(
+        proposals, SETTINGS.selection, dataset, truth[["video", "label"]].drop_duplicates()
+    )
+    counts = table.set_index("variant")["proposals"]
     assert counts["confidence alone"] == (proposals["score"] > 0.4).sum()
     assert counts["as in the settings"] < counts["confidence alone"]
     assert counts["IoU within the class"] <= counts["as in the settings"]
@@ -160,8 +171,14 @@ def test_readable_blanks_what_is_unknown() -> None:
     assert views.readable(table, 2).to_numpy().tolist() == [["1.25", "x", 3], ["", "", 4]]
 
 
-def test_explore_draws_first_values_outside_jupyter(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("batch_in_jupyterlab", [False, True])
+def test_explore_draws_first_values_in_batch(
+    monkeypatch: pytest.MonkeyPatch, batch_in_jupyterlab: bool
+) -> None:
     monkeypatch.delenv("JPY_SESSION_NAME", raising=False)
+    if batch_in_jupyterlab:
+        monkeypatch.setenv("JPY_SESSION_NAME", "00_data.ipynb")
+        monkeypatch.setenv("FUSTAL_PROGRESS", "progress")
 
     def draw(gamma: float, video: str) -> tuple[float, str]:
         return gamma, video
@@ -171,6 +188,7 @@ def test_explore_draws_first_values_outside_jupyter(monkeypatch: pytest.MonkeyPa
 
 def test_explore_offers_controls_in_a_live_session(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("JPY_SESSION_NAME", "00_data.ipynb")
+    monkeypatch.delenv("FUSTAL_PROGRESS", raising=False)
     seen: dict[str, object] = {}
     monkeypatch.setattr("ipywidgets.interact", lambda _, **controls: seen.update(controls))
     assert views.explore(lambda **_: None, gamma=(0.2, 0.0, 1.0), video=("b", ["a", "b"])) is None
