@@ -38,8 +38,9 @@ def plot_dataset(segments: pd.DataFrame, published: pd.DataFrame | None = None) 
     figure = new_figure(height_in=1.3 + 0.2 * len(table))
     left, right = figure.subplots(1, 2, sharey=True)
     left.barh(places, table["count"], color=COLOURS["student"], height=0.62, label="this data")
+    median = {"color": "white", "markeredgecolor": COLOURS["student"], "linestyle": "none"}
     right.hlines(places, table["10%"], table["90%"], color=COLOURS["student"], linewidth=4)
-    right.plot(table["50%"], places, "o", color="white", markeredgecolor=COLOURS["student"])
+    right.plot(table["50%"], places, marker="o", **median)
     if published is not None:
         known = published.reindex(table.index)
         marks = {"color": COLOURS["FP"], "linestyle": "none"}
@@ -47,6 +48,8 @@ def plot_dataset(segments: pd.DataFrame, published: pd.DataFrame | None = None) 
         for name in ("duration_s_p10", "duration_s_p90"):
             right.plot(known[name], places + 0.32, marker="|", ms=6, mew=1.4, **marks)
         right.plot(known["duration_s_median"], places + 0.32, marker="^", ms=5, **marks)
+        left.plot([], [], marker="^", ms=5, label="published median duration", **marks)
+    left.plot([], [], marker="o", label="this data's median duration", **median)
     left.set_yticks(places, table.index)
     left.set_ylim(-0.6, len(table) - 0.4)
     left.set(xlabel="instances", title="instances per class")
@@ -68,7 +71,7 @@ def plot_durations(segments: pd.DataFrame, published: pd.DataFrame | None = None
     from scipy.special import ndtr
 
     seconds = (segments["t_end"] - segments["t_start"]).to_numpy()
-    edges = np.geomspace(max(seconds.min(), 0.05), seconds.max(), 31)
+    edges = _duration_edges(seconds)
     figure = new_figure(height_in=2.4)
     axes = figure.subplots()
     axes.hist(seconds, bins=edges, color=COLOURS["student"], alpha=0.8, label="this data")
@@ -85,6 +88,18 @@ def plot_durations(segments: pd.DataFrame, published: pd.DataFrame | None = None
     return figure
 
 
+def _duration_edges(seconds: np.ndarray, count: int = 18) -> np.ndarray:
+    """Some `count` logarithmic bins, their edges halfway between tenths of a second.
+
+    Annotations are rounded to 0.1 s: edges anywhere else give neighbouring short bins different
+    numbers of possible durations, and the histogram a comb that is not in the data.
+    """
+    first = max(np.floor(10 * seconds.min()) / 10 - 0.05, 0.05)
+    last = np.ceil(10 * seconds.max()) / 10 + 0.05
+    inner = np.round(10 * np.geomspace(first, last, count + 1) - 0.5) / 10 + 0.05
+    return np.unique(np.concatenate([[min(first, seconds.min())], inner[1:-1], [last]]))
+
+
 @styled
 def plot_features(
     features: np.ndarray, seconds_per_snippet: float, truth: pd.DataFrame, max_channels: int = 128
@@ -93,7 +108,7 @@ def plot_features(
 
     Channels are sorted by how much stronger they are inside the segments than outside (strongest at
     the top), and scaled each from its minimum to its 98th percentile; of more than `max_channels`,
-    evenly spaced ones of that order are shown.
+    evenly spaced ones of that order are shown. Classes are in the order of the Timeline.
 
     Args:
         features: (T, D).
@@ -115,7 +130,7 @@ def plot_features(
     lane_in = 0.2 + 0.17 * truth["label"].nunique()
     figure = new_figure(height_in=2.7 + lane_in)
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=[2.0, lane_in])
-    above.imshow(
+    image = above.imshow(
         np.clip(scaled, 0, 1).T,
         aspect="auto",
         extent=(0, end_s, count, 0),
@@ -125,6 +140,9 @@ def plot_features(
     above.grid(visible=False)
     above.set_ylabel("channels, sorted")
     above.yaxis.get_major_locator().set_params(integer=True)
+    bar = figure.colorbar(image, ax=[above, below], aspect=30, pad=0.01)
+    bar.set_ticks([0, 1], labels=["minimum", "98th\npercentile"])
+    bar.set_label("channel by itself", labelpad=-24)
     _truth_lane(below, truth)
     below.set(xlabel="time (s)", xlim=(0, end_s))
     return figure
@@ -138,7 +156,7 @@ def _truth_lane(axes: Axes, truth: pd.DataFrame) -> None:
         spans = list(zip(own["t_start"], own["t_end"] - own["t_start"], strict=True))
         axes.broken_barh(spans, (row - 0.4, 0.8), facecolors=COLOURS["truth"], linewidth=0)
     axes.set_yticks(range(len(labels)), labels, fontsize=8)
-    axes.set_ylim(-0.6, max(len(labels), 1) - 0.4)
+    axes.set_ylim(max(len(labels), 1) - 0.4, -0.6)  # the first on top, as in the Timeline
     axes.grid(visible=False, axis="y")
 
 
@@ -218,7 +236,8 @@ def plot_selection_plane(proposals: pd.DataFrame, gamma: float, eta: float) -> F
     """
     figure = new_figure(height_in=3.4)
     grid = figure.subplots(1, 2, sharex=True, sharey=True)
-    top = max(1.0, 1.5 * gamma, float(np.quantile(proposals["iou_score"], 0.98)))
+    highest = proposals["iou_score"].quantile([0.98, 1.0]).fillna(0.0)
+    top = float(np.ceil(max(1.0, 1.5 * gamma, highest[0.98])))
     for axes, kind, wanted in zip(grid, ("FP", "TP"), (False, True), strict=True):
         own = proposals[proposals["true_positive"] == wanted]
         kept = (own["score"] > eta) & (own["iou_score"] >= gamma)
@@ -237,8 +256,9 @@ def plot_selection_plane(proposals: pd.DataFrame, gamma: float, eta: float) -> F
         word = {"FP": "false", "TP": "true"}[kind]
         axes.set_title(f"{len(own):,} {word}; {int(kept.sum()):,} selected")
         axes.set_xlabel("confidence")
-    grid[0].set_ylabel("IoU score $s_i$")
-    grid[0].set_ylim(-0.03 * top, 1.06 * top)
+    cut = f" (cut at {top:g})" if highest[1.0] > top else ""
+    grid[0].set_ylabel(f"IoU score $s_i${cut}")
+    grid[0].set_ylim(-0.03 * top, 1.15 * top)  # room for the name of eta above all dots
     grid[0].annotate(f"$\\gamma$ = {gamma:g}", (1, gamma), **_edge("y"))
     grid[0].annotate(f"$\\eta$ = {eta:g}", (eta, 1), **_edge("x"))
     return figure

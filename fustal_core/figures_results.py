@@ -27,7 +27,20 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def _tiou_curve(axes: Axes, row: pd.Series, tiou: Sequence[float]) -> None:
+HOLLOW_MARKERS = "s^Dvp<h>Xd"  # a published row's own; measured rows have filled circles
+
+
+def _markers(rows: pd.DataFrame) -> list[str]:
+    """The mark of each row, the same in every panel: published rows differ by it alone."""
+    published = rows["origin"] != "measured"
+    number = published.cumsum() - 1
+    return [
+        HOLLOW_MARKERS[n % len(HOLLOW_MARKERS)] if hollow else "o"
+        for n, hollow in zip(number, published, strict=True)
+    ]
+
+
+def _tiou_curve(axes: Axes, row: pd.Series, tiou: Sequence[float], marker: str) -> None:
     """One line of mAP over tIoU; thresholds without a figure are left out, never interpolated."""
     measured = row["origin"] == "measured"
     values = row[[f"mAP@{t:g}" for t in tiou]].to_numpy(dtype=float)
@@ -37,21 +50,30 @@ def _tiou_curve(axes: Axes, row: pd.Series, tiou: Sequence[float]) -> None:
         values[known],
         color=colour_of(row["method"]) if measured else COLOURS["published"],
         linestyle="-" if measured else (0, (4, 2)),
-        marker="o" if measured else "s",
+        marker=marker,
         markerfacecolor=None if measured else "white",
-        linewidth=1.9 if measured else 1.2,
-        alpha=1.0 if measured or "CoLA" in row["method"] else 0.55,
+        linewidth=1.9 if measured else 1.0,
         label=f"{row['method']} ({row['origin']})",
     )
 
 
-def _average_panel(axes: Axes, rows: pd.DataFrame) -> None:
-    """The averages as one mark a row, the value beside it."""
+def _average_panel(axes: Axes, rows: pd.DataFrame, markers: Sequence[str]) -> None:
+    """The averages as one mark a row, the value beside it.
+
+    The ceiling would squash all others: where it is the highest, its value is written at the end of
+    the axis, after an arrow.
+    """
+    ceiling = rows["method"].str.contains("ceiling").to_numpy()
+    others = rows.loc[~ceiling, AVERAGE]
+    beyond = ceiling & (rows[AVERAGE].to_numpy() > others.max())  # False if there are no others
     for place, (_, row) in enumerate(rows.iterrows()):
+        if beyond[place]:
+            _off_the_axis(axes, place, row[AVERAGE])
+            continue
         measured = row["origin"] == "measured"
         colour = colour_of(row["method"]) if measured else COLOURS["published"]
         face = colour if measured else "white"
-        axes.plot(row[AVERAGE], place, "o" if measured else "s", color=colour, markerfacecolor=face)
+        axes.plot(row[AVERAGE], place, markers[place], color=colour, markerfacecolor=face)
         axes.annotate(
             f"{row[AVERAGE]:.1f}",
             (row[AVERAGE], place),
@@ -65,8 +87,21 @@ def _average_panel(axes: Axes, rows: pd.DataFrame) -> None:
     names = [textwrap.fill(name, width) for name, width in zip(rows["method"], widths, strict=True)]
     axes.set_yticks(range(len(rows)), names)
     axes.set_ylim(len(rows) - 0.4, -0.6)
-    low, high = rows[AVERAGE].min(), rows[AVERAGE].max()
+    on_axis = rows.loc[~beyond, AVERAGE]
+    low, high = on_axis.min(), on_axis.max()
     axes.set_xlim(max(0.0, low - 5), high + max(6.0, 0.25 * (high - low)))
+
+
+def _off_the_axis(axes: Axes, place: int, value: float) -> None:
+    axes.annotate(
+        f"{value:.1f} $\\rightarrow$",
+        (1, place),
+        xycoords=("axes fraction", "data"),
+        ha="right",
+        va="center",
+        fontsize=8.5,
+        fontweight="bold",
+    )
 
 
 @styled
@@ -76,24 +111,26 @@ def plot_main_results(main: pd.DataFrame, tiou: Sequence[float] = THUMOS_TIOU) -
     Args:
         main: columns of `main_results.csv` (`method`, `data`, `origin` measured|published,
             `mAP@t` and averages in percent). A published row without thresholds appears on the
-            right only.
+            right only; a ceiling above all others is a number at the end of the right axis.
     """
     order = main.sort_values("origin", kind="stable").reset_index(drop=True)  # measured first
     figure = new_figure(height_in=max(3.0, 1.2 + 0.33 * order[AVERAGE].notna().sum()))
     left, right = figure.subplots(1, 2, width_ratios=[1.15, 1.0])
-    for _, row in order.iterrows():
-        _tiou_curve(left, row, tiou)
+    markers = _markers(order)
+    for (_, row), marker in zip(order.iterrows(), markers, strict=True):
+        _tiou_curve(left, row, tiou, marker)
     left.set(xlabel="tIoU threshold", ylabel="mAP (%)", title="mAP over tIoU")
     left.set_ylim(bottom=0)
     left.set_xticks(list(tiou))
-    _average_panel(right, order.dropna(subset=[AVERAGE]))
+    known = order[AVERAGE].notna()
+    _average_panel(right, order[known], [markers[i] for i in order.index[known]])
     right.set(xlabel=f"mAP, {AVERAGE} (%)", title="average")
     _mark_origins(left, order)
     return figure
 
 
 def _mark_origins(axes: Axes, rows: pd.DataFrame) -> None:
-    """A legend of two entries that names the data behind solid and behind dashed lines."""
+    """A legend of two entries that names the data behind filled and behind hollow marks."""
     from matplotlib.lines import Line2D
 
     looks = {
@@ -103,7 +140,7 @@ def _mark_origins(axes: Axes, rows: pd.DataFrame) -> None:
             "marker": "s",
             "markerfacecolor": "white",
             "linestyle": (0, (4, 2)),
-            "linewidth": 1.2,
+            "linewidth": 1.0,
         },
     }
     handles = []
@@ -121,14 +158,16 @@ def plot_calibration(table: pd.DataFrame, tiou: Sequence[float] = THUMOS_TIOU) -
     """
     figure = new_figure(height_in=2.9)
     left, right = figure.subplots(1, 2, width_ratios=[1.2, 1.0])
-    order = table.sort_values("origin", kind="stable")
-    for _, row in order.iterrows():
-        _tiou_curve(left, row, tiou)
+    order = table.sort_values("origin", kind="stable").reset_index(drop=True)
+    markers = _markers(order)
+    for (_, row), marker in zip(order.iterrows(), markers, strict=True):
+        _tiou_curve(left, row, tiou, marker)
     left.set(xlabel="tIoU threshold", ylabel="mAP (%)", title="fall over tIoU")
     left.set_ylim(bottom=0)
     left.set_xticks(list(tiou))
     right.axvspan(37, 43, color=COLOURS["background"], alpha=0.35, linewidth=0)
-    _average_panel(right, order.dropna(subset=[AVERAGE]))
+    known = order[AVERAGE].notna()
+    _average_panel(right, order[known], [markers[i] for i in order.index[known]])
     low, high = right.get_xlim()
     right.set_xlim(min(low, 33), max(high, 47))
     right.set(xlabel=f"mAP, {AVERAGE} (%)", title="average; band: 40 ± 3")
@@ -256,7 +295,9 @@ def _bin_centres(table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
 
 
 @styled
-def plot_class_ap(per_class: pd.DataFrame, title: str = "AP per class, mean over tIoU") -> Figure:
+def plot_class_ap(
+    per_class: pd.DataFrame, title: str = "AP per class, mean over tIoU 0.1:0.7"
+) -> Figure:
     """One row per class, one mark per method.
 
     Args:

@@ -22,6 +22,13 @@ LOSSES: dict[str, str] = {
     "loss": "total",
 }
 """Column of the training history -> the loss it holds."""
+# Greys and line styles: colours are those of the methods.
+_LOSS_LOOKS: dict[str, dict[str, object]] = {
+    "classification": {"color": "#6E6E6E", "linestyle": "--"},
+    "regression": {"color": "#6E6E6E", "linestyle": "-."},
+    "video": {"color": "#B4B4B4", "linestyle": "-"},
+    "loss": {"color": "#333333", "linestyle": "-"},
+}
 
 
 @styled
@@ -39,7 +46,7 @@ def plot_training(
         switch_epoch: first epoch trained on EMA labels.
         references: name -> average mAP, drawn as horizontal lines (generator, ceiling ...).
     """
-    figure = new_figure(height_in=3.2)
+    figure = new_figure(height_in=3.4)
     left, right = figure.subplots(1, 2)
     if AVERAGE not in history:  # never evaluated
         history = history.assign(**{AVERAGE: np.nan})
@@ -48,9 +55,8 @@ def plot_training(
     own = runs[0][1]
     for column, name in LOSSES.items():
         if column in own:
-            left.plot(own["epoch"], own[column], color=COLOURS[name], label=name)
+            left.plot(own["epoch"], own[column], label=name, **_LOSS_LOOKS[column])
     left.set(xlabel="epoch", title="training losses")
-    left.legend(loc="upper right", bbox_to_anchor=(1, 0.9), **_OVER_DATA)
     for method, own in runs:
         known = own.dropna(subset=[AVERAGE])
         if len(known):  # a name in the legend without a line would mislead
@@ -63,8 +69,15 @@ def plot_training(
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.set_ylim(0, 1.12 * axes.get_ylim()[1])  # room for the name of the switch
         _mark_switch(axes, switch_epoch)
-    add_legend_below(figure, right, columns=3)
+    figure.legend(handles=_drawn(left), loc="outside lower left")
+    if names := _drawn(right):
+        figure.legend(handles=names, loc="outside lower right")
     return figure
+
+
+def _drawn(axes: Axes) -> list:
+    """The lines that have a name."""
+    return axes.get_legend_handles_labels()[0]
 
 
 def _mark_switch(axes: Axes, switch_epoch: int | None) -> None:
@@ -91,8 +104,9 @@ def plot_initial_weight_share(
 ) -> Figure:
     """The share of the random initial weights left in the EMA after each epoch.
 
-    After n steps decay^n of the start is left. Left: this run, as followed during training over the
+    After n steps decay^n of the start is left. Left: this run, as measured during training over the
     formula; right: the paper's setting, 0.999 with 25 steps an epoch: 22 % at epoch 60, 10 % at 90.
+    Both axes begin before the first epoch, at -1.
 
     Args:
         history: `epoch`, `initial_share` (fraction at the end of the epoch).
@@ -100,32 +114,30 @@ def plot_initial_weight_share(
         steps_per_epoch: steps of one epoch of the run.
         switch_epoch: first epoch with EMA labels.
     """
-    figure = new_figure(height_in=2.7)
+    figure = new_figure(height_in=2.9)
     left, right = figure.subplots(1, 2, sharey=True)
     epochs = np.linspace(-1, float(history["epoch"].max()), 200)
     curve = 100 * decay ** ((epochs + 1) * steps_per_epoch)
     left.plot(epochs, curve, color=COLOURS["EMA"], label=f"{decay:g}$^n$")
     shares = 100 * history["initial_share"]
-    left.plot(history["epoch"], shares, "o", color=COLOURS["EMA"], ms=4, label="followed")
+    left.plot(history["epoch"], shares, "o", color=COLOURS["EMA"], ms=4, label="measured")
     left.set(ylabel="initial weights left (%)", title=f"this run, decay {decay:g}")
-    left.legend(loc="upper right", bbox_to_anchor=(1, 0.86), **_OVER_DATA)
-    epochs = np.arange(PAPER_EPOCHS)
+    epochs = np.arange(-1, PAPER_EPOCHS)
     curve = 100 * PAPER_DECAY ** ((epochs + 1) * PAPER_STEPS)
     right.plot(epochs, curve, color=COLOURS["published"], linestyle="--")
     for epoch in (60, 90):
-        right.plot(epoch, curve[epoch], "s", color=COLOURS["published"], markerfacecolor="white")
-        right.annotate(
-            f"{curve[epoch]:.0f} %", (epoch, curve[epoch]), xytext=(5, 5), **_OFFSET, fontsize=9
-        )
+        share = curve[epoch + 1]
+        right.plot(epoch, share, "s", color=COLOURS["published"], markerfacecolor="white")
+        right.annotate(f"{share:.0f} %", (epoch, share), xytext=(5, 5), **_OFFSET, fontsize=9)
     right.set(title=f"paper's setting, decay {PAPER_DECAY:g}")
     for axes, switch in ((left, switch_epoch), (right, PAPER_SWITCH)):
-        axes.set(xlabel="after epoch", ylim=(0, 105))
+        axes.set(xlabel="after epoch (-1: before training)", ylim=(0, 105))
         _mark_switch(axes, switch)
+    add_legend_below(figure, left, columns=2)
     return figure
 
 
 _OFFSET = {"textcoords": "offset points"}
-_OVER_DATA = {"frameon": True, "facecolor": "white", "edgecolor": "none", "framealpha": 0.85}
 
 
 @styled

@@ -156,8 +156,8 @@ def mining_of(
 
 
 SELECTION_VARIANTS: dict[str, Mapping[str, Any]] = {
-    "as in the settings": {},
-    "confidence alone": {"iou_threshold": 0.0},
+    "IoU-score filter": {},
+    "confidence filter": {"iou_threshold": 0.0},
     "IoU score alone": {"confidence_threshold": -1.0},
     "IoU within the class": {"overlap": "class"},
     "mean of the 3 largest IoUs": {"reduce": "top3"},
@@ -173,6 +173,8 @@ def selection_variants(
 ) -> pd.DataFrame:
     """Pseudo-label quality on the training videos under each variant of the selection, one row each.
 
+    The first row is the selection as the settings have it.
+
     Args:
         proposals: of the training videos.
         settings: what the variants change a setting of.
@@ -180,20 +182,42 @@ def selection_variants(
         video_classes: the weak labels, as in ``selection.select``.
 
     Returns:
-        ``variant``, ``videos`` (with at least one label), then the columns of
-        ``quality.pseudo_label_quality``.
+        ``variant``, ``videos`` (with at least one label), ``same_as_settings`` (the labels are those
+        of the first row), then the columns of ``quality.pseudo_label_quality``.
     """
     videos = dataset.video_names("train")
     durations = dataset.videos.loc[videos, "duration_s"]
     truth = dataset.truth("train")
-    rows = []
+    rows, own = [], None
     for name, changes in SELECTION_VARIANTS.items():
         variant = settings.model_copy(update=dict(changes))
         chosen = select(score_proposals(proposals, variant), variant, video_classes)
+        labels = chosen[["video", "label", "t_start", "t_end"]].reset_index(drop=True)
+        own = labels if own is None else own
         row = pseudo_label_quality(chosen, truth, durations)
-        rows.append(row.assign(variant=name, videos=chosen["video"].nunique()))
+        videos = chosen["video"].nunique()
+        rows.append(row.assign(variant=name, videos=videos, same_as_settings=labels.equals(own)))
     table = pd.concat(rows, ignore_index=True)
-    return table[["variant", "videos", *table.columns.drop(["variant", "videos"])]]
+    first = ["variant", "videos", "same_as_settings"]
+    return table[[*first, *table.columns.drop(first)]]
+
+
+def most_filtered_video(
+    before: pd.DataFrame, after: pd.DataFrame, durations_s: pd.Series
+) -> tuple[str, int]:
+    """The video that loses most labels in a step, and how many; ties: the shortest, then by name.
+
+    Args:
+        before, after: selected labels, with ``fallback``; labels that are one do not count.
+        durations_s: index video, the videos to choose from.
+    """
+    counts = [
+        labels.loc[~labels["fallback"], "video"].value_counts().reindex(durations_s.index).fillna(0)
+        for labels in (before, after)
+    ]
+    table = pd.DataFrame({"lost": counts[0] - counts[1], "duration_s": durations_s}).sort_index()
+    order = table.sort_values(["lost", "duration_s"], ascending=[False, True], kind="stable")
+    return str(order.index[0]), int(order["lost"].iloc[0])
 
 
 def _grid_length(positions: int, levels: int) -> int:

@@ -71,6 +71,24 @@ def test_main_results_draws_measured_solid_and_published_dashed(main: pd.DataFra
     assert [text.get_text() for text in right.texts] == ["40.0", "41.7", "50.8"]
 
 
+def test_published_rows_have_marks_of_their_own_in_both_panels(main: pd.DataFrame) -> None:
+    left, right = plot_main_results(main).axes
+    marks = [line.get_marker() for line in left.lines]
+    assert marks == [line.get_marker() for line in right.lines]
+    assert len(set(marks)) == 3
+
+
+def test_a_ceiling_above_all_is_a_number_at_the_end_of_the_axis(main: pd.DataFrame) -> None:
+    ceiling = main.iloc[:1].assign(method="student on true segments (ceiling)")
+    both = pd.concat([main, ceiling.assign(**{"avg 0.1:0.7": 89.0})])
+    right = plot_main_results(both).axes[1]
+    assert [float(line.get_xdata()[0]) for line in right.lines] == [40.0, 41.7, 50.8]
+    assert right.get_xlim()[1] < 60
+    assert any(text.get_text().startswith("89.0") for text in right.texts)
+    low = pd.concat([main, ceiling.assign(**{"avg 0.1:0.7": 45.0})])  # on the axis as all others
+    assert 45.0 in [float(line.get_xdata()[0]) for line in plot_main_results(low).axes[1].lines]
+
+
 def test_calibration_shows_both_rows(main: pd.DataFrame) -> None:
     left, _ = plot_calibration(main.iloc[:2]).axes
     assert {len(values) for values in lines_of(left).values()} == {7}
@@ -232,6 +250,8 @@ def test_training_skips_epochs_without_evaluation_and_marks_the_switch() -> None
     np.testing.assert_array_equal(lines_of(right)["student + EMA"], [20, 30])
     np.testing.assert_array_equal(lines_of(right)["generator"], [25, 25])
     assert [line.get_xdata()[0] for line in left.lines if line.get_linestyle() == ":"] == [1.5]
+    colours = {line.get_color() for line in left.lines}
+    assert not colours & {COLOURS[name] for name in ("CoLA", "student", "selected", "truth", "TP")}
 
 
 def test_training_names_no_student_that_has_no_curve() -> None:
@@ -250,8 +270,10 @@ def test_training_names_no_student_that_has_no_curve() -> None:
 def test_initial_weight_share_shows_the_papers_22_and_10_percent() -> None:
     history = pd.DataFrame({"epoch": [0, 1], "initial_share": [0.25, 0.0625]})
     left, right = plot_initial_weight_share(history, 0.5, 2, 1).axes
-    assert lines_of(left)["followed"] == pytest.approx([25, 6.25])
+    assert lines_of(left)["measured"] == pytest.approx([25, 6.25])
     assert left.lines[0].get_ydata()[[0, -1]] == pytest.approx([100, 6.25])
+    assert right.lines[0].get_ydata()[0] == 100
+    assert left.lines[0].get_xdata()[0] == right.lines[0].get_xdata()[0] == -1
     assert {text.get_text() for text in right.texts} >= {"22 %", "10 %"}
 
 

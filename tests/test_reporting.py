@@ -51,9 +51,11 @@ def test_best_on_test_marks_the_rows_it_chose(stage: str, marked: int) -> None:
 
 def test_notes_on_the_curve_follow_the_settings() -> None:
     history = pd.DataFrame({"method": ["a", "a", "b"], "avg 0.1:0.7": [np.nan, 30.0, np.nan]})
-    first, second = reporting.about_test_map(study_with({}), history).splitlines()
+    every = study_with({"student.evaluate_every": 4})
+    first, spacing, last = reporting.about_test_map(every, history).splitlines()
     assert first.startswith("Nothing was chosen")
-    assert second.endswith("without a curve: b.")
+    assert spacing.startswith("Evaluated every 4 epochs")
+    assert last.endswith("without a curve: b.")
     chosen = study_with({"student.select": "best-on-test"})
     assert "best-on-test" in reporting.about_test_map(chosen, history[:2])
     never = reporting.about_test_map(study_with({}), history[["method"]])
@@ -67,3 +69,36 @@ def test_crops_keep_what_lies_in_them_by_half() -> None:
     kept = reporting.crop_segments(segments, crops)
     # 8-12 lies in it by exactly half, 18-23 by two fifths.
     assert kept[["t_start", "t_end", "score"]].to_numpy().tolist() == [[0, 2, 0.5]]
+
+
+def test_gains_in_points_and_relative() -> None:
+    zero = dict.fromkeys(reporting.MAP_COLUMNS, 0.0)
+    base = {"method": "base"} | zero | {"mAP@0.1": 50.0, "mAP@0.7": 10.0}
+    better = {"method": "better"} | zero | {"mAP@0.1": 55.0, "mAP@0.7": 15.0}
+    gains = reporting.gains_over(pd.DataFrame([base, better]), "base", ["better"])
+    points, relative = gains.loc["better: points"], gains.loc["better: relative (%)"]
+    assert points[["mAP@0.1", "mAP@0.7"]].tolist() == [5, 5]
+    assert relative[["mAP@0.1", "mAP@0.7"]].tolist() == pytest.approx([10, 50])
+    assert np.isnan(relative["mAP@0.4"])  # of nothing
+
+
+@pytest.fixture
+def quality() -> pd.DataFrame:
+    steps = ["all proposals", *["EMA labels", reporting.STAGE_TWO_IN_CROPS] * 2]
+    columns = {"epoch": [pd.NA, 12, 12, 13, 13], "proposals": 7, "start_error_s": 0.5}
+    f1 = {"f1@0.3": [0.1, 0.9, 0.9, 0.3, 0.4], "f1@0.7": [0.1, 0.9, 0.9, 0.2, 0.1]}
+    return pd.DataFrame({"step": steps} | columns | f1)
+
+
+def test_f1_in_crops_is_that_of_the_last_epoch(quality: pd.DataFrame) -> None:
+    table = reporting.f1_in_crops(quality)
+    assert table["f1@0.3"].tolist() == pytest.approx([30, 40, -10])
+    assert table["f1@0.7"].tolist() == pytest.approx([20, 10, 10])
+    assert len(reporting.f1_in_crops(quality[:1])) == 0
+
+
+def test_only_fractions_are_shown_in_percent(quality: pd.DataFrame) -> None:
+    table = reporting.quality_in_percent(quality, ["proposals", "f1@0.3", "start_error_s"])
+    assert list(table) == ["proposals", "f1@0.3 (%)", "start_error_s"]
+    assert table.iloc[1].tolist() == pytest.approx([7, 90, 0.5])
+    assert list(table.index[:2]) == [("all proposals", ""), ("EMA labels", "12")]

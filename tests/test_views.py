@@ -161,9 +161,24 @@ def test_selection_variants_differ_as_their_names_say(dataset: Dataset) -> None:
         proposals, SETTINGS.selection, dataset, truth[["video", "label"]].drop_duplicates()
     )
     counts = table.set_index("variant")["proposals"]
-    assert counts["confidence alone"] == (proposals["score"] > 0.4).sum()
-    assert counts["as in the settings"] < counts["confidence alone"]
-    assert counts["IoU within the class"] <= counts["as in the settings"]
+    assert counts["confidence filter"] == (proposals["score"] > 0.4).sum()
+    assert counts["IoU-score filter"] < counts["confidence filter"]
+    assert counts["IoU within the class"] <= counts["IoU-score filter"]
+    same = table.set_index("variant")["same_as_settings"]
+    assert same["IoU-score filter"]
+    assert not same["confidence filter"]
+
+
+def test_most_filtered_video_counts_what_is_lost_and_breaks_ties_by_length() -> None:
+    def labels(videos: str) -> pd.DataFrame:
+        return pd.DataFrame({"video": list(videos), "fallback": False})
+
+    durations_s = pd.Series({"d": 5.0, "c": 9.0, "b": 5.0, "a": 20.0, "e": 1.0})
+    before, after = labels("aaabbbcccddd"), labels("aabcd")
+    assert views.most_filtered_video(before, after, durations_s) == ("b", 2)
+    more = pd.concat([after, labels("bb").assign(fallback=True)])
+    assert views.most_filtered_video(before, more, durations_s) == ("b", 2)
+    assert views.most_filtered_video(before, before, durations_s) == ("e", 0)
 
 
 def test_readable_blanks_what_is_unknown() -> None:
