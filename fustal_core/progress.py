@@ -37,7 +37,7 @@ def show_progress(what: str) -> Iterator[Progress]:
 
     live = in_lab or sys.stderr.isatty()
     bar = (notebook if in_lab else std).tqdm(
-        desc=what, leave=False, mininterval=0.1 if live else 10
+        desc=what, leave=False, delay=2, mininterval=0.1 if live else 10
     )
 
     def update(done: int, total: int, note: str) -> None:
