@@ -17,7 +17,13 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from fustal_core.features import FeatureStore
 from fustal_core.student import TriDet
 from fustal_core.student_batches import Batch, GridLabels, half_window
-from fustal_core.student_inference import Found, find_candidates, rank_in_video, suppress
+from fustal_core.student_inference import (
+    Found,
+    best_first,
+    find_candidates,
+    rank_in_video,
+    suppress,
+)
 
 if TYPE_CHECKING:
     from fustal_core.config import StudentSettings
@@ -56,8 +62,7 @@ def find_ema_labels(average: AveragedModel, batch: Batch, settings: StudentSetti
     below the threshold can neither pass nor change one that does: they are left out beforehand.
     """
     found = find_candidates(average(batch.features, batch.mask), settings)
-    found = found[torch.argsort(found.scores, descending=True, stable=True)]
-    found = found[torch.argsort(found.video, stable=True)]
+    found = best_first(found, found.video)
     best = rank_in_video(found.video) == 0
     found = suppress(found[best | (found.scores > settings.ema_label_threshold)], settings)
     best = rank_in_video(found.video) == 0

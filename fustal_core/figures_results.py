@@ -116,17 +116,24 @@ def plot_main_results(main: pd.DataFrame, tiou: Sequence[float] = THUMOS_TIOU) -
     order = main.sort_values("origin", kind="stable").reset_index(drop=True)  # measured first
     figure = new_figure(height_in=max(3.0, 1.2 + 0.33 * order[AVERAGE].notna().sum()))
     left, right = figure.subplots(1, 2, width_ratios=[1.15, 1.0])
+    _results_panels(left, right, order, tiou)
+    left.set_title("mAP over tIoU")
+    right.set_title("average")
+    _mark_origins(left, order)
+    return figure
+
+
+def _results_panels(left: Axes, right: Axes, order: pd.DataFrame, tiou: Sequence[float]) -> None:
+    """Rows of a results table: mAP over tIoU on the left, averages on the right, the same marks."""
     markers = _markers(order)
     for (_, row), marker in zip(order.iterrows(), markers, strict=True):
         _tiou_curve(left, row, tiou, marker)
-    left.set(xlabel="tIoU threshold", ylabel="mAP (%)", title="mAP over tIoU")
+    left.set(xlabel="tIoU threshold", ylabel="mAP (%)")
     left.set_ylim(bottom=0)
     left.set_xticks(list(tiou))
     known = order[AVERAGE].notna()
     _average_panel(right, order[known], [markers[i] for i in order.index[known]])
-    right.set(xlabel=f"mAP, {AVERAGE} (%)", title="average")
-    _mark_origins(left, order)
-    return figure
+    right.set_xlabel(f"mAP, {AVERAGE} (%)")
 
 
 def _mark_origins(axes: Axes, rows: pd.DataFrame) -> None:
@@ -159,18 +166,12 @@ def plot_calibration(table: pd.DataFrame, tiou: Sequence[float] = THUMOS_TIOU) -
     figure = new_figure(height_in=2.9)
     left, right = figure.subplots(1, 2, width_ratios=[1.2, 1.0])
     order = table.sort_values("origin", kind="stable").reset_index(drop=True)
-    markers = _markers(order)
-    for (_, row), marker in zip(order.iterrows(), markers, strict=True):
-        _tiou_curve(left, row, tiou, marker)
-    left.set(xlabel="tIoU threshold", ylabel="mAP (%)", title="fall over tIoU")
-    left.set_ylim(bottom=0)
-    left.set_xticks(list(tiou))
     right.axvspan(37, 43, color=COLOURS["background"], alpha=0.35, linewidth=0)
-    known = order[AVERAGE].notna()
-    _average_panel(right, order[known], [markers[i] for i in order.index[known]])
+    _results_panels(left, right, order, tiou)
     low, high = right.get_xlim()
     right.set_xlim(min(low, 33), max(high, 47))
-    right.set(xlabel=f"mAP, {AVERAGE} (%)", title="average; band: 40 ± 3")
+    left.set_title("fall over tIoU")
+    right.set_title("average; band: 40 ± 3")
     _mark_origins(left, order)
     return figure
 

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
 Say = Callable[[str], None]
 
-PARAMETERS = ("data", "profile", "seed", "run_dir", "overrides")
-
 
 class NotebookError(Exception):
     """A notebook failed; the message says which, where, and with what error."""

@@ -152,7 +152,7 @@ def _quality_in_crops(
     ema: pd.DataFrame, selected: pd.DataFrame, truth: pd.DataFrame
 ) -> dict[str, pd.DataFrame]:
     """Quality within the crops the student saw in one epoch: of its EMA labels, of the selected ones."""
-    crops = ema.groupby("video")[["crop_start_s", "crop_end_s"]].first()
+    crops = _crops(ema)
     ema = ema.assign(
         t_start=ema["t_start"] - ema["crop_start_s"],
         t_end=ema["t_end"] - ema["crop_start_s"],
@@ -160,6 +160,11 @@ def _quality_in_crops(
     steps = {"EMA labels": ema, STAGE_TWO_IN_CROPS: crop_segments(selected, crops)}
     truth, durations = crop_segments(truth, crops), crops["crop_end_s"] - crops["crop_start_s"]
     return {step: pseudo_label_quality(own, truth, durations) for step, own in steps.items()}
+
+
+def _crops(ema: pd.DataFrame) -> pd.DataFrame:
+    """Where the crops of one epoch's EMA labels lie: index video, one crop each."""
+    return ema.groupby("video")[["crop_start_s", "crop_end_s"]].first()
 
 
 def crop_segments(segments: pd.DataFrame, crops: pd.DataFrame) -> pd.DataFrame:
@@ -222,7 +227,7 @@ def labels_per_crop(study: Study) -> pd.DataFrame:
     """
     ema = study.student("selected", distill=True).ema_labels
     ema = ema[ema["epoch"] == ema["epoch"].max()]
-    crops = ema.groupby("video")[["crop_start_s", "crop_end_s"]].first()
+    crops = _crops(ema)
     steps = {
         "EMA labels": ema,
         STAGE_TWO_IN_CROPS: crop_segments(study.selection().selected, crops),

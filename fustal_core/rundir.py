@@ -207,7 +207,8 @@ class Product:
         """Declare the files incomplete before the first is written; remove a killed run's leftovers."""
         (self.folder / "made.json").unlink(missing_ok=True)
         for path in self.folder.glob(".*"):
-            path.unlink()
+            if path.is_file():  # JupyterLab keeps a folder .ipynb_checkpoints beside what it opens
+                path.unlink()
 
     def finish(self, *, keep_checkpoint: bool = False) -> None:
         """Declare the files complete; the checkpoint goes unless others start from it."""

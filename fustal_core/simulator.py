@@ -9,7 +9,6 @@ data that it has on THUMOS'14.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from hashlib import sha256
 
 import numpy as np
@@ -18,6 +17,7 @@ import torch
 
 from fustal_core.annotations import segments_frame
 from fustal_core.data import Dataset, FeatureStore
+from fustal_core.progress import Progress
 from fustal_core.simulated_annotations import (
     NESTED,
     Event,
@@ -35,9 +35,7 @@ GENERATOR_STRIDE_FRAMES = 16
 STUDENT_STRIDE_FRAMES = FINE_FRAMES
 
 
-def simulate(
-    settings: SimulatorSettings, seed: int, progress: Callable[[int, int, str], None] | None = None
-) -> Dataset:
+def simulate(settings: SimulatorSettings, seed: int, progress: Progress | None = None) -> Dataset:
     """Simulated data, the same to the bit for the same settings and seed on one machine.
 
     Each video has random numbers of its own: its place in its subset and the seed decide them, not

@@ -57,7 +57,6 @@ class Generation:
         model: in eval mode.
         train, test: proposals of the subset's videos; those of test are its detections.
         losses: per iteration. evaluations: test mAP along the training, may be empty.
-        key: of the product, which later stages depend on.
     """
 
     model: CrossVideoGenerator
@@ -65,7 +64,6 @@ class Generation:
     test: pd.DataFrame
     losses: pd.DataFrame
     evaluations: pd.DataFrame
-    key: str
 
 
 @dataclass(frozen=True)
@@ -170,9 +168,7 @@ class Study:
         settings = self.settings.generation
         if method is not None:
             settings = settings.model_copy(update={"method": method})
-        product = self._product(
-            f"01_generation/{settings.method}", _GENERATION_CODE, settings.model_dump()
-        )
+        product = self._generation_product(settings)
         if not product.is_made:
             self._make_generation(settings, product)
         model = CrossVideoGenerator(
@@ -187,7 +183,11 @@ class Study:
             pd.read_parquet(product.folder / "proposals_test.parquet"),
             pd.read_parquet(product.folder / "losses.parquet"),
             pd.read_parquet(product.folder / "evaluations.parquet"),
-            product.key,
+        )
+
+    def _generation_product(self, settings: GenerationSettings) -> Product:
+        return self._product(
+            f"01_generation/{settings.method}", _GENERATION_CODE, settings.model_dump()
         )
 
     def _make_generation(self, settings: GenerationSettings, product: Product) -> None:
@@ -264,7 +264,8 @@ class Study:
     ) -> Product:
         inputs: list[Any] = [settings.model_dump(), name]
         if labels != "truth":
-            inputs += [self.generation().key, self.settings.selection.model_dump()]
+            generation = self._generation_product(self.settings.generation)
+            inputs += [generation.key, self.settings.selection.model_dump()]
         return self._product(f"03_training/{name}", _STUDENT_CODE, inputs)
 
     def _phase_one(self, labels: LabelSource) -> Path:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from fustal_core.features import FeatureStore
+from fustal_core.progress import Progress
 from fustal_core.proposals import batched_soft_nms
 from fustal_core.student import StudentOutput, TriDet, decode_offsets
 from fustal_core.student_batches import pad_features
@@ -80,10 +81,7 @@ def suppress(found: Found, settings: StudentSettings) -> Found:
     if not len(found):
         return found
     num_classes = int(found.label.max()) + 1
-    # Members of a group side by side, best first.
-    order = torch.argsort(found.scores, descending=True, stable=True)
-    group = found.video * num_classes + found.label
-    found = found[order[torch.argsort(group[order], stable=True)]]
+    found = best_first(found, found.video * num_classes + found.label)
     group = found.video * num_classes + found.label
     _, group_of, sizes = torch.unique_consecutive(group, return_inverse=True, return_counts=True)
     place = torch.arange(len(found), device=group.device) - (sizes.cumsum(0) - sizes)[group_of]
@@ -132,9 +130,14 @@ def _suppress_groups(
 
 
 def _best_per_video(found: Found, most: int) -> Found:
-    order = torch.argsort(found.scores, descending=True, stable=True)
-    found = found[order[torch.argsort(found.video[order], stable=True)]]
+    found = best_first(found, found.video)
     return found[rank_in_video(found.video) < most]
+
+
+def best_first(found: Found, group: Tensor) -> Found:
+    """Members of a group, (N,), side by side in the order of groups, best score first in each."""
+    order = torch.argsort(found.scores, descending=True, stable=True)
+    return found[order[torch.argsort(group[order], stable=True)]]
 
 
 def rank_in_video(video: Tensor) -> Tensor:
@@ -151,7 +154,7 @@ def detect(
     settings: StudentSettings,
     *,
     device: torch.device | str = "cpu",
-    progress: Callable[[int, int, str], None] | None = None,
+    progress: Progress | None = None,
 ) -> pd.DataFrame:
     """Detections in all videos of a subset.
 

@@ -230,9 +230,11 @@ def test_a_product_begun_again_is_not_made(tmp_path: Path) -> None:
     write_text(product.folder / "weights", "a")
     product.finish()
     write_text(product.folder / ".weights.left-by-a-kill", "b")
+    (product.folder / ".ipynb_checkpoints").mkdir()
     Product(product.folder, "b").begin()
     assert not product.is_made
-    assert [path.name for path in product.folder.iterdir()] == ["weights"]
+    left = sorted(path.name for path in product.folder.iterdir())
+    assert left == [".ipynb_checkpoints", "weights"]
 
 
 def test_overrides_have_a_default_directory_of_their_own() -> None:
