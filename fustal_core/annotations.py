@@ -2,6 +2,7 @@
 
 ``{"database": {VIDEO: {"subset": str, "duration": seconds, "fps": optional,
 "annotations": [{"segment": [start, end] in seconds, "label": str}]}}}``
+Some releases add ``frames``, the length of the source video.
 """
 
 from __future__ import annotations
@@ -9,13 +10,17 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pandas as pd
 
 SEGMENT_COLUMNS = ("video", "label", "t_start", "t_end")
+
+# ActivityNet has both training and validation, so "train" never stands for "validation", although
+# THUMOS'14 trains on its validation videos.
+_SPELLINGS = {"train": "training", "val": "validation", "valid": "validation", "test": "testing"}
 
 
 class DataError(Exception):
@@ -26,25 +31,39 @@ class DataError(Exception):
         self.problems = problems
 
 
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong: its kind, for grouping, and a line with file, video, found, expected."""
+
+    kind: str
+    text: str
+
+
 @dataclass
 class Report:
-    """What is wrong (``problems``) and what is merely odd (``warnings``), collected on the way."""
+    """What is wrong (``problems``), what is merely odd (``warnings``), and what was recognised
+    (``found``), collected on the way."""
 
-    problems: list[str] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    found: list[str] = field(default_factory=list)
+
+    def problem(self, kind: str, text: str) -> None:
+        """Note something wrong."""
+        self.problems.append(Problem(kind, text))
 
     def raise_problems(self) -> None:
         """Raise one :class:`DataError` with all problems, if there are any."""
         if self.problems:
-            raise DataError(self.problems)
+            raise DataError([problem.text for problem in self.problems])
 
 
 @dataclass(frozen=True)
 class Annotations:
     """One annotation file.
 
-    videos: index ``video``; columns ``subset`` (as spelt in the file), ``duration_s`` and ``fps``
-    (NaN where the file does not say).
+    videos: index ``video``; columns ``subset`` (as spelt in the file), ``duration_s``, ``fps`` and
+    ``frames`` of the source video (NaN where the file does not say).
     segments: columns ``video``, ``label``, ``t_start``, ``t_end`` (seconds), in file order.
     """
 
@@ -89,37 +108,41 @@ def read_json(path: Path, report: Report) -> object:
 
     def unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
         if len(dict(pairs)) < len(pairs):
-            report.problems.extend(f"{path}: {text}" for text in _listed_twice(pairs))
+            for text in _listed_twice(pairs):
+                report.problem("listed twice", f"{path}: {text}")
         return dict(pairs)
 
     try:
         return json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=unique)
     except FileNotFoundError:
-        report.problems.append(f"{path}: no such file")
+        report.problem("missing file", f"{path}: no such file")
     except OSError as error:
-        report.problems.append(f"{path}: cannot be read: {error.strerror}")
+        report.problem("unreadable file", f"{path}: cannot be read: {error.strerror}")
     except (ValueError, RecursionError) as error:
-        report.problems.append(f"{path}: not valid JSON: {error}")
+        report.problem("unreadable file", f"{path}: not valid JSON: {error}")
     return None
 
 
 def _read_segment(entry: object, where: str, report: Report) -> tuple[str, float, float] | None:
     """(label, start, end) of one annotation, or ``None`` with the problem reported."""
     if not isinstance(entry, Mapping):
-        report.problems.append(f"{where}: found {entry!r}, expected segment and label")
+        report.problem("annotation", f"{where}: found {entry!r}, expected segment and label")
         return None
     label, segment = entry.get("label"), entry.get("segment")
     if not isinstance(label, str) or not label.strip():
-        report.problems.append(f"{where}: label {label!r}, expected a class name")
+        report.problem("annotation", f"{where}: label {label!r}, expected a class name")
         return None
     times = [_number(value) for value in segment] if isinstance(segment, list) else []
     if len(times) != 2 or not all(map(math.isfinite, times)):
-        report.problems.append(f"{where}: segment {segment!r}, expected [start, end] in seconds")
+        report.problem(
+            "annotation", f"{where}: segment {segment!r}, expected [start, end] in seconds"
+        )
         return None
     start, end = times
     if end <= start:
-        report.problems.append(
-            f"{where}: segment [{start:g}, {end:g}] s of {label}, expected its end after its start"
+        report.problem(
+            "reversed segment",
+            f"{where}: segment [{start:g}, {end:g}] s of {label}, expected its end after its start",
         )
         return None
     return label, start, end
@@ -127,28 +150,34 @@ def _read_segment(entry: object, where: str, report: Report) -> tuple[str, float
 
 def _read_video(
     video: str, entry: object, where: str, report: Report
-) -> tuple[str, float, float, list]:
-    """(subset, duration, fps, annotations) of one database entry, problems reported."""
+) -> tuple[tuple[str, float, float, float], list]:
+    """(subset, duration, fps, frames) of one database entry and its annotations."""
     if not isinstance(entry, Mapping):
-        report.problems.append(f"{where}: found {entry!r}, expected an object")
-        return "", math.nan, math.nan, []
-    if not video or "/" in video or "\\" in video or video in {".", ".."}:
-        report.problems.append(f"{where}: its name is also a file name, expected no slash in it")
+        report.problem("annotation", f"{where}: found {entry!r}, expected an object")
+        return ("", math.nan, math.nan, math.nan), []
+    is_file_name = video.isprintable() and video not in {"", ".", ".."}
+    if not is_file_name or "/" in video or "\\" in video:
+        report.problem(
+            "annotation",
+            f"{where}: its name is also a file name, expected no slash or control character",
+        )
     subset = entry.get("subset")
     if not isinstance(subset, str):
-        report.problems.append(f"{where}: subset {subset!r}, expected a name such as 'train'")
+        report.problem("annotation", f"{where}: subset {subset!r}, expected a name such as 'train'")
         subset = ""
     values = {}
-    for key in ("duration", "fps"):
+    for key in ("duration", "fps", "frames"):
         values[key] = _number(entry[key]) if key in entry else math.nan
         if key in entry and not (math.isfinite(values[key]) and values[key] > 0):
-            report.problems.append(f"{where}: {key} {entry[key]!r}, expected a positive number")
+            report.problem(
+                "annotation", f"{where}: {key} {entry[key]!r}, expected a positive number"
+            )
             values[key] = math.nan
     annotations = entry.get("annotations")
     if not isinstance(annotations, list):
-        report.problems.append(f"{where}: annotations {annotations!r}, expected a list")
+        report.problem("annotation", f"{where}: annotations {annotations!r}, expected a list")
         annotations = []
-    return subset, values["duration"], values["fps"], annotations
+    return (subset, *values.values()), annotations
 
 
 def read_annotations(path: Path, report: Report) -> Annotations | None:
@@ -161,16 +190,43 @@ def read_annotations(path: Path, report: Report) -> Annotations | None:
         return None
     database = content.get("database") if isinstance(content, Mapping) else None
     if not isinstance(database, Mapping) or not database:
-        report.problems.append(f"{path}: expected an object with a non-empty 'database' of videos")
+        report.problem(
+            "annotation", f"{path}: expected an object with a non-empty 'database' of videos"
+        )
         return None
     videos, rows = {}, []
     for video, entry in database.items():
         where = f"{path}: video {video}"
-        subset, duration_s, fps, annotations = _read_video(video, entry, where, report)
-        videos[video] = (subset, duration_s, fps)
+        videos[video], annotations = _read_video(video, entry, where, report)
         for position, annotation in enumerate(annotations):
             segment = _read_segment(annotation, f"{where}: annotation {position}", report)
             if segment is not None:
                 rows.append((video, *segment))
-    frame = pd.DataFrame.from_dict(videos, orient="index", columns=["subset", "duration_s", "fps"])
+    columns = ["subset", "duration_s", "fps", "frames"]
+    frame = pd.DataFrame.from_dict(videos, orient="index", columns=columns)
     return Annotations(frame.rename_axis("video"), segments_frame(rows))
+
+
+def subset_key(name: str) -> str:
+    """One spelling for a subset however it is written: "Validation" and "val" are "validation"."""
+    lower = name.strip().casefold()
+    return _SPELLINGS.get(lower, lower)
+
+
+def subset_roles(subsets: Iterable[str]) -> dict[str, str]:
+    """Which spelling stands for "train" and which for "test", as the public releases mean them.
+
+    With a training subset, the test videos are those of "validation" (GTEA, BEOID, ActivityNet,
+    whose own test subset has no public annotations), else "testing". Without one, "validation" is
+    trained on (THUMOS'14). Spellings of neither role are left out.
+    """
+    by_key: dict[str, list[str]] = {}
+    for subset in subsets:
+        by_key.setdefault(subset_key(subset), []).append(subset)
+    train = "training" if "training" in by_key else "validation"
+    test = "validation" if train == "training" and "validation" in by_key else "testing"
+    return {
+        spelling: role
+        for key, role in ((train, "train"), (test, "test"))
+        for spelling in by_key.get(key, [])
+    }

@@ -34,6 +34,17 @@ class _Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
+class FeatureSettings(_Settings):
+    """How the features of a data folder are kept."""
+
+    memory_gb: Positive = Field(
+        8.0, description="features beyond this are mapped from a file in the run directory"
+    )
+    dtype: Literal["auto", "float32", "float16"] = Field(
+        "auto", description="auto: float16 if all files are, else float32"
+    )
+
+
 class GenerationSettings(_Settings):
     """FuSTAL stage 1: the cross-video contrastive generator and its proposals."""
 
@@ -162,6 +173,8 @@ class Settings(_Settings):
     profile: Profile = "quick"
     seed: int = Field(0, ge=0)
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    trust_pickle: bool = False
+    features: FeatureSettings = FeatureSettings()
     simulation: SimulatorSettings = SimulatorSettings()
     generation: GenerationSettings = GenerationSettings()
     selection: SelectionSettings = SelectionSettings()
@@ -283,7 +296,10 @@ def parse_overrides(assignments: Iterable[str]) -> dict[str, str]:
 
 def setting_names() -> dict[str, str]:
     """Every setting that can be overridden, by dotted name, with its description."""
-    names = {"device": "auto, cpu or cuda"}
+    names = {
+        "device": "auto, cpu or cuda",
+        "trust_pickle": "load object arrays of a data folder, which can run code",
+    }
     for section, field in Settings.model_fields.items():
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
             for name, inner in field.annotation.model_fields.items():

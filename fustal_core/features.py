@@ -6,8 +6,10 @@ Time: snippet ``i`` of stride ``s`` and window ``w`` frames at ``f`` frames a se
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -40,6 +42,35 @@ def uniform_indices(length: int, count: int) -> Tensor:
     return torch.arange(count) * length // count
 
 
+PAGES_KEPT = 64 * 2**20
+"""Bytes that may be taken from a mapped file before its pages are given back."""
+
+
+@dataclass
+class Mapping:
+    """A file mapped into memory, whose pages are given back now and then.
+
+    Pages that were touched count as this process's memory until then; afterwards they stay in the
+    system's cache for as long as nobody needs the room.
+    """
+
+    buffer: mmap.mmap
+    taken: int = 0
+
+    @classmethod
+    def of_file(cls, path: Path) -> Mapping:
+        """Map a file; what is written to the memory does not reach it."""
+        with path.open("rb") as file:
+            return cls(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY))
+
+    def take(self, count: int) -> None:
+        """Note that ``count`` bytes were copied from the mapping."""
+        self.taken += count
+        if self.taken > PAGES_KEPT and hasattr(mmap, "MADV_DONTNEED"):  # not on Windows
+            self.buffer.madvise(mmap.MADV_DONTNEED)
+            self.taken = 0
+
+
 @dataclass(frozen=True)
 class FeatureStore:
     """Features of many videos, one below the other, with their clock.
@@ -48,6 +79,7 @@ class FeatureStore:
     offsets: video -> (first row, number of snippets).
     stride_frames, window_frames: step and length of a snippet in frames.
     fps: video -> frames a second of the frames that stride and window count.
+    mapping: the file behind the array, if it is larger than the memory that was granted.
     """
 
     array: Tensor
@@ -55,6 +87,12 @@ class FeatureStore:
     stride_frames: int
     window_frames: int
     fps: dict[str, float]
+    mapping: Mapping | None = None
+
+    @property
+    def nbytes(self) -> int:
+        """Size of the array in bytes."""
+        return self.array.numel() * self.array.element_size()
 
     @property
     def dim(self) -> int:
@@ -64,7 +102,8 @@ class FeatureStore:
     def __getitem__(self, video: str) -> Tensor:
         """Features of one video, (T, D) float32."""
         start, length = self.offsets[video]
-        return self.array[start : start + length].float()
+        values = self.array[start : start + length]
+        return self._taken(values.clone() if self.mapping else values)
 
     def __contains__(self, video: str) -> bool:
         return video in self.offsets
@@ -79,19 +118,27 @@ class FeatureStore:
 
     def to(self, device: torch.device | str) -> FeatureStore:
         """The same store with its array on another device."""
-        return replace(self, array=self.array.to(device))
+        if self.array.device == torch.device(device):
+            return self
+        return replace(self, array=self.array.to(device), mapping=None)
 
     def sample_random(self, videos: Sequence[str], length: int, rng: torch.Generator) -> Tensor:
         """``length`` random perturbed snippets of each video, one gather: (B, length, D) float32."""
         spans = torch.tensor([self.offsets[video] for video in videos])  # (B, 2)
         rows = spans[:, :1] + perturbed_indices(spans[:, 1], length, rng)
-        return self.array[rows.to(self.array.device)].float()
+        return self._taken(self.array[rows.to(self.array.device)])
 
     def sample_uniform(self, video: str, length: int) -> Tensor:
         """At most ``length`` snippets, evenly spread: (min(T, length), D) float32."""
         start, snippets = self.offsets[video]
         rows = start + uniform_indices(snippets, length)
-        return self.array[rows.to(self.array.device)].float()
+        return self._taken(self.array[rows.to(self.array.device)])
+
+    def _taken(self, values: Tensor) -> Tensor:
+        """The values as float32; they are a copy already if they come from a mapped file."""
+        if self.mapping is not None:
+            self.mapping.take(values.numel() * values.element_size())
+        return values.float()
 
     def to_grid(self, video: str, t_s: np.ndarray) -> np.ndarray:
         """Seconds to snippet units, ``(t * fps - window / 2) / stride``: i is snippet i's centre."""

@@ -167,7 +167,7 @@ def test_length_may_differ_by_a_few_snippets(folder: Folder) -> None:
 
 def test_videos_of_other_subsets_are_left_out(folder: Folder) -> None:
     folder.database["e"] = {**folder.database["a"], "subset": "ambiguous"}
-    assert folder.load().warnings == ("1 videos are in neither subset: left out",)
+    assert folder.load().warnings == ("1 annotated videos are in neither subset: left out",)
 
 
 def test_class_never_tested_is_a_warning(folder: Folder) -> None:
@@ -181,7 +181,7 @@ def test_class_never_tested_is_a_warning(folder: Folder) -> None:
 def test_missing_folder_and_yaml(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no such data folder"):
         load_dataset(tmp_path / "nowhere")
-    with pytest.raises(DataError, match=r"dataset\.yaml: no such file"):
+    with pytest.raises(DataError, match=r"no dataset\.yaml and no layout recognised"):
         load_dataset(tmp_path)
 
 
@@ -189,7 +189,7 @@ def test_missing_folder_and_yaml(tmp_path: Path) -> None:
     ("text", "expected"),
     [
         ("a: [", "not readable YAML"),
-        ("- 1", "found list, expected keys name, annotations"),
+        ("- 1", "found list, expected keys name, layout"),
         ("", "found NoneType"),
     ],
 )
@@ -201,14 +201,14 @@ def test_malformed_yaml(tmp_path: Path, text: str, expected: str) -> None:
 
 
 def test_every_bad_key_of_the_yaml_is_named(folder: Folder) -> None:
-    del folder.description["name"]
+    del folder.description["features"]["folder"]
     folder.description["featuers"] = 1
     folder.description["features"]["stride_frames"] = 0
     folder.description["features"]["window_frames"] = "16"
     folder.description["features"]["hop"] = 2
     problems = "\n".join(folder.problems())
     for expected in (
-        "missing key 'name'",
+        "missing key 'features.folder'",
         "unknown key 'featuers', expected one of name",
         "'features.stride_frames'",
         "'features.window_frames'",
@@ -359,14 +359,16 @@ def test_bad_features(folder: Folder, array: np.ndarray, expected: str) -> None:
 @pytest.mark.parametrize("keep", [0, 5, 90, 400])
 def test_truncated_feature_file(folder: Folder, keep: int) -> None:
     folder.path("d").write_bytes(folder.path("d").read_bytes()[:keep])
-    assert "d.npy: not a readable .npy" in folder.problem()
+    problem = folder.problem()
+    assert "not a readable .npy" in problem
+    assert "d.npy: video d" in problem
 
 
 def test_missing_feature_file_and_folder(folder: Folder) -> None:
     folder.path("a").unlink()
     assert "a.npy: no feature file" in folder.problem()
     folder.description["features"]["folder"] = "i3d"
-    assert "i3d: no such folder (features.folder in dataset.yaml)" in folder.problem()
+    assert "i3d: no such folder (features.folder of the data)" in folder.problem()
 
 
 def test_all_arrays_transposed(folder: Folder) -> None:

@@ -1,0 +1,241 @@
+"""Everything about a data folder but the values of its features, with all that is wrong with it.
+
+``fustal check`` and the loading of data both begin here, so that they say the same.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cache
+from hashlib import sha256
+from pathlib import Path
+
+import pandas as pd
+
+from fustal_core.annotations import Annotations, Report, read_annotations
+from fustal_core.description import Description
+from fustal_core.feature_files import (
+    FEW_SNIPPETS,
+    SourceFiles,
+    check_lengths,
+    check_shapes,
+    open_arrays,
+    open_source,
+    true_duration_s,
+)
+from fustal_core.layouts import describe
+from fustal_core.pickled import load_pickled_annotations, load_pickled_features, refuse_pickles
+from fustal_core.points import points_frame, read_points
+from fustal_core.splits import select_videos
+
+_TABLES = Path(__file__).parent / "tables"
+
+
+@dataclass(frozen=True)
+class Survey:
+    """A data folder, seen from outside.
+
+    classes: sorted names.
+    videos: index ``video``; columns ``subset`` ("train" or "test"), ``duration_s``, ``fps``, ``frames``.
+    segments: truth of these videos.
+    points: point labels of training videos, may be empty.
+    sources: generator's and student's features; the second is missing where both are one.
+    digest: sha256, hexadecimal, of description, annotations and points.
+    """
+
+    description: Description
+    classes: tuple[str, ...]
+    videos: pd.DataFrame
+    segments: pd.DataFrame
+    points: pd.DataFrame
+    sources: tuple[SourceFiles, ...]
+    digest: str
+
+
+def survey_folder(folder: Path, report: Report, *, trust_pickle: bool = False) -> Survey | None:
+    """Read a folder's description and annotations and open its features; report every problem.
+
+    Returns ``None`` where too little is sound to go on.
+    """
+    if not folder.is_dir():
+        report.problem("missing file", f"{folder}: no such data folder")
+        return None
+    description = describe(folder, report)
+    if description is None:
+        return None
+    pickled = description.layout == "wtalc"
+    if pickled and not trust_pickle:
+        refuse_pickles(folder / description.features.folder, report)
+        return None
+    classes = description.classes
+    if pickled:
+        loaded = load_pickled_annotations(folder / description.annotations, report)
+        if loaded is None:
+            return None
+        annotations, classes = loaded[0], classes or loaded[1]
+    else:
+        annotations = read_annotations(folder / description.annotations, report)
+        if annotations is None:
+            return None
+    pickled_order = annotations.videos.index.tolist() if pickled else None
+    annotations = select_videos(folder, annotations, description, report)
+    videos = annotations.videos[annotations.videos["duration_s"].notna()]
+    sources = _open_sources(folder, description, videos, pickled_order, report)
+    annotations = _mend_durations(annotations, sources, report)
+    for source in sources:
+        check_lengths(source, annotations.videos["duration_s"], report)
+    _check_segments(annotations, description, report)
+    known = _check_classes(annotations, classes, report)
+    points = points_frame()
+    if description.points is not None:
+        points = read_points(folder / description.points, annotations.videos, known, report)
+    annotations = _drop_unlabelled(annotations, report)
+    return Survey(
+        description=description,
+        classes=tuple(sorted(annotations.segments["label"].unique())),
+        videos=annotations.videos,
+        segments=annotations.segments,
+        points=points,
+        sources=tuple(_only(source, annotations.videos.index) for source in sources),
+        digest=_digest(description, annotations, points),
+    )
+
+
+def _digest(description: Description, annotations: Annotations, points: pd.DataFrame) -> str:
+    parts = [description.model_dump_json(exclude={"layout"})]
+    frames = (annotations.videos, annotations.segments, points)
+    parts += [frame.to_csv(float_format="%r") for frame in frames]
+    return sha256("\n".join(parts).encode()).hexdigest()
+
+
+def _open_sources(
+    folder: Path,
+    description: Description,
+    videos: pd.DataFrame,
+    pickled: list[str] | None,
+    report: Report,
+) -> tuple[SourceFiles, ...]:
+    """Generator's and student's features; ``pickled`` names the videos of an object array."""
+    sources = []
+    for key in ("features", "student_features"):
+        source = getattr(description, key)
+        if source is None:
+            continue
+        if pickled is not None and key == "features":
+            path = folder / source.folder
+            arrays = load_pickled_features(path, pickled, report)
+            found = open_arrays(str(path), key, source, arrays, videos, report)
+        else:
+            found = open_source(folder, key, source, videos, report)
+        sources.append(check_shapes(found, videos, report))
+    return tuple(sources)
+
+
+def _mend_durations(
+    annotations: Annotations, sources: tuple[SourceFiles, ...], report: Report
+) -> Annotations:
+    """Correct durations that took a video for 30 frames a second, where the features show it."""
+    duration_s = annotations.videos["duration_s"].copy()
+    for source in sources:
+        for video, arrays in source.arrays.items():
+            frames = annotations.videos.loc[video, "frames"]
+            better = true_duration_s(duration_s[video], frames, len(arrays[0]), source.source)
+            if better is not None:
+                duration_s[video] = better
+    mended = duration_s.index[duration_s.ne(annotations.videos["duration_s"]) & duration_s.notna()]
+    if len(mended):
+        video = mended[0]
+        stated_s = annotations.videos.loc[video, "duration_s"]
+        report.warnings.append(
+            f"{len(mended)} videos are longer or shorter than annotated, as if they ran at 30 frames "
+            f"a second; their features fit another rate: duration corrected (for example {video}: "
+            f"{stated_s:.2f} s annotated, {duration_s[video]:.2f} s)"
+        )
+    return replace(annotations, videos=annotations.videos.assign(duration_s=duration_s))
+
+
+@cache
+def _public_outside() -> frozenset[tuple[str, str, float, float]]:
+    table = pd.read_csv(_TABLES / "thumos14_outside_segments.csv")
+    return frozenset(table.itertuples(index=False, name=None))
+
+
+def is_known_outside(video: str, label: str, start_s: float, end_s: float) -> bool:
+    """Whether the public annotations of THUMOS'14 have this segment beyond its video's stated end."""
+    return (video, label, round(start_s, 2), round(end_s, 2)) in _public_outside()
+
+
+def _check_segments(annotations: Annotations, description: Description, report: Report) -> None:
+    """Report segments outside their video, and segments listed twice."""
+    segments, source = annotations.segments, description.features
+    videos = annotations.videos.loc[segments["video"]]
+    fps = videos["fps"].fillna(25.0).to_numpy() if source.fps is None else source.fps
+    slack_s = FEW_SNIPPETS * source.stride_frames / fps
+    duration_s = videos["duration_s"].to_numpy()
+    outside = (segments["t_start"] < -slack_s) | (segments["t_end"] > duration_s + slack_s)
+    kept = 0
+    for row, end_s in zip(segments[outside].itertuples(), duration_s[outside], strict=True):
+        known = is_known_outside(row.video, row.label, row.t_start, row.t_end)
+        if description.outside_segments == "keep" or known:
+            kept += 1
+        else:
+            report.problem(
+                "segment outside video",
+                f"video {row.video}: segment [{row.t_start:g}, {row.t_end:g}] s of {row.label} is "
+                f"outside the video, expected within [0, {end_s:g}] s",
+            )
+    if kept:
+        known = "" if description.outside_segments == "keep" else ", as in the public annotations"
+        report.warnings.append(f"{kept} segments lie outside their videos{known}: kept")
+    twice = int(segments.duplicated().sum())
+    if twice:
+        report.warnings.append(f"{twice} segments are annotated twice")
+
+
+def _check_classes(annotations: Annotations, listed: list[str] | None, report: Report) -> set[str]:
+    """Every class must be known, and every class measured needs a training video that shows it.
+
+    listed: the classes there may be; ``None``: those of THUMOS'14 if most are, else all that occur.
+    Returns the classes there may be.
+    """
+    segments = annotations.segments
+    subset = segments["video"].map(annotations.videos["subset"])
+    train = set(segments["label"][subset == "train"])
+    test = set(segments["label"][subset == "test"])
+    known = set(listed) if listed is not None else _public_classes(train | test)
+    first = segments.drop_duplicates("label").set_index("label")["video"]
+    for name in sorted((train | test) - known):
+        expected = f"expected one of {', '.join(sorted(known))}"
+        report.problem("unknown class", f"video {first[name]}: class {name!r}: {expected}")
+    for name in sorted((test - train) & known):
+        where = f"video {first[name]}: class {name!r}"
+        report.problem("class", f"{where}: only in test videos, no training video shows it")
+    if not train:
+        report.problem("class", "no training video has a label, expected at least one segment")
+    report.warnings.extend(
+        f"class {name!r}: in no test video, it is not measured"
+        for name in sorted((train - test) & known)
+    )
+    return known
+
+
+def _public_classes(found: set[str]) -> set[str]:
+    """The classes of THUMOS'14 where most of those found are among them, else those found."""
+    public = set(pd.read_csv(_TABLES / "thumos14_classes.csv")["class"])
+    return public if len(found & public) > len(found) / 2 else found
+
+
+def _drop_unlabelled(annotations: Annotations, report: Report) -> Annotations:
+    """Without the training videos that show no class: they have nothing to teach."""
+    videos = annotations.videos
+    unlabelled = (videos["subset"] == "train") & ~videos.index.isin(annotations.segments["video"])
+    if unlabelled.any():
+        count = int(unlabelled.sum())
+        report.warnings.append(f"{count} training videos have no label: left out of training")
+    return replace(annotations, videos=videos[~unlabelled])
+
+
+def _only(source: SourceFiles, videos: pd.Index) -> SourceFiles:
+    """The source without the videos that were left out."""
+    arrays = {video: source.arrays[video] for video in videos if video in source.arrays}
+    return replace(source, arrays=arrays)

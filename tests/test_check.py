@@ -1,0 +1,109 @@
+"""``fustal check`` and the check before a run, by the real entry point."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from layout_helpers import LAYOUTS, LayoutFolder, values, write_wtalc
+
+
+def fustal(*arguments: str | Path) -> subprocess.CompletedProcess:
+    """Run the command in a process of its own."""
+    command = [sys.executable, "-m", "fustal_core", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def damage(folder: LayoutFolder) -> None:
+    """Three problems: no file for video a, two videos with NaN."""
+    folder.paths("a")[0].unlink()
+    for video in "bc":
+        array = values(video, 62)
+        array[2, 0] = np.nan
+        folder.save(video, array)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_sound_folder(tmp_path: Path, layout: str) -> None:
+    LayoutFolder(tmp_path, layout)
+    answer = fustal("check", tmp_path)
+    assert answer.returncode == 0, answer.stderr
+    assert f"layout {layout}: " in answer.stdout
+    assert "no problem, 0 warnings" in answer.stdout
+    if layout in ("cola", "fustal"):
+        assert "features (flow)" in answer.stdout
+
+
+def test_problems_are_grouped_with_counts(tmp_path: Path) -> None:
+    damage(LayoutFolder(tmp_path, "hrpro"))
+    answer = fustal("check", tmp_path)
+    assert answer.returncode == 1
+    assert "missing file (1)\n" in answer.stdout
+    assert "NaN or Inf (2)\n" in answer.stdout
+    assert "3 problems" in answer.stdout
+    assert "a.npy: no feature file for video a" in answer.stdout
+    assert not answer.stderr
+
+
+def test_the_report_for_machines(tmp_path: Path) -> None:
+    folder = LayoutFolder(tmp_path, "cola")
+    sound = json.loads(fustal("check", tmp_path, "--json").stdout)
+    assert sound["sound"]
+    assert sound["problems"] == []
+    assert sound["videos"][0] | {"hours": 0} == {
+        "subset": "train",
+        "videos": 2,
+        "classes": 2,
+        "hours": 0,
+        "instances": 4,
+        "points": 0,
+    }
+    rgb = np.concatenate([values(video, 62)[:, :4] for video in "abcd"])
+    assert sound["features"][0]["mean"] == pytest.approx(rgb.mean(), abs=1e-5)
+    assert sound["features"][0]["std"] == pytest.approx(rgb.std(), abs=1e-5)
+    damage(folder)
+    broken = json.loads(fustal("check", tmp_path, "--json").stdout)
+    assert not broken["sound"]
+    assert len(broken["problems"]) == 3
+    assert broken["fingerprint"] == ""
+
+
+@pytest.mark.parametrize("content", [None, "empty", "file"])
+def test_folders_that_are_none(tmp_path: Path, content: str | None) -> None:
+    folder = tmp_path / "data"
+    if content == "empty":
+        folder.mkdir()
+    elif content == "file":
+        folder.write_text("no folder")
+    answer = fustal("check", folder)
+    assert answer.returncode == 1
+    assert "Traceback" not in answer.stderr
+    assert ("no such data folder" in answer.stdout) == (content != "empty")
+    assert ("no layout recognised" in answer.stdout) == (content == "empty")
+
+
+def test_a_run_makes_the_same_check_and_refuses(tmp_path: Path) -> None:
+    folder = LayoutFolder(tmp_path / "data", "acmnet")
+    damage(folder)
+    report = fustal("check", folder.root).stdout
+    answer = fustal("run", "data", "--data", folder.root, "--run-dir", tmp_path / "run")
+    assert answer.returncode == 1
+    assert report.strip() in answer.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_pickles_run_only_for_those_who_trust_them(tmp_path: Path) -> None:
+    write_wtalc(tmp_path / "data")
+    arguments = ["--data", tmp_path / "data", "--profile", "smoke", "--run-dir", tmp_path / "run"]
+    refused = fustal("run", "generation", *arguments)
+    assert refused.returncode == 1
+    assert "--trust-pickle" in refused.stderr
+    answer = fustal("run", "generation", *arguments, "--trust-pickle")
+    assert answer.returncode == 0, answer.stderr
+    assert "layout wtalc: recognised by Thumos14reduced" in answer.stderr
+    checked = fustal("check", tmp_path / "data", "--trust-pickle")
+    assert checked.returncode == 0
