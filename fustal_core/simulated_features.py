@@ -4,25 +4,26 @@ A video is a path z(t) in :data:`LATENT_DIM` dimensions on a fine step of 4 fram
 up in it: the middle of an action follows its class's prototype, the beginning and end weaker ones
 that classes share; scenes, context, motion, distractors, a shift of the whole video and correlated
 noise come on top. Features are the mean of z over 16-frame windows at a stride of 4 frames, a random
-linear map, and a ReLU.
+linear map, and a ReLU. The path runs in seconds, its steps are frames of the setting's rate; features
+of another rate are cut from the same path.
 
 Symbols: N actions or bursts, S fine steps, K latent dimensions, C classes, D channels.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 from scipy.signal import lfilter
 
 from fustal_core.simulated_annotations import NESTED, SEQUENCE, Event, class_statistics
+from fustal_core.simulated_windows import FINE_FRAMES, path_steps, path_windows
 from fustal_core.simulator_settings import SimulatorSettings
 
 LATENT_DIM = 64
-FINE_FRAMES = 4
-WINDOW_FRAMES = 16
-WINDOW_STEPS = WINDOW_FRAMES // FINE_FRAMES
 NUM_DISTRACTORS = 12
 """Kinds of bursts, the same in all videos."""
 NESTED_SIMILARITY = 0.6
@@ -43,10 +44,12 @@ Part = tuple[np.ndarray, np.ndarray]
 class World:
     """What all videos share.
 
+    names: of the C classes.
     core, begin, end, before, after, scene, context: (C, K) prototypes of length 1.
     motion: (K,). distractors: (:data:`NUM_DISTRACTORS`, K). weight: (K, D). bias: (D,).
     """
 
+    names: tuple[str, ...]
     core: np.ndarray
     begin: np.ndarray
     end: np.ndarray
@@ -78,21 +81,29 @@ def _blend(first: np.ndarray, second: np.ndarray, share: float) -> np.ndarray:
     return _unit(np.sqrt(1 - share) * first + np.sqrt(share) * second)
 
 
-def draw_world(settings: SimulatorSettings, rng: np.random.Generator) -> World:
-    """Draw prototypes and the linear map. The prototypes do not depend on ``num_classes``."""
-    names = class_statistics().index.tolist()
+def draw_world(
+    settings: SimulatorSettings, rng: np.random.Generator, classes: Sequence[str] | None = None
+) -> World:
+    """Draw prototypes of classes and the linear map.
+
+    classes: any names; ``None``: those of THUMOS'14, all of them whatever ``num_classes`` is.
+    Classes that are related in THUMOS'14 (:data:`NESTED`, :data:`SEQUENCE`) are so wherever both
+    are there.
+    """
+    names = list(class_statistics().index if classes is None else classes)
     own = _unit(rng.normal(size=(5, len(names), LATENT_DIM)))
     shared = _unit(rng.normal(size=(5 + NUM_DISTRACTORS, LATENT_DIM)))
     core, scene = _blend(own[0], shared[0], settings.class_similarity), own[1].copy()
-    for first, second in [*NESTED.items(), SEQUENCE]:
+    for first, second in _present([*NESTED.items(), SEQUENCE], names):
         i, j = names.index(first), names.index(second)
         scene[i] = _blend(scene[i], scene[j], SCENE_SIMILARITY)
-    for narrow, wide in NESTED.items():
+    for narrow, wide in _present(NESTED.items(), names):
         i, j = names.index(narrow), names.index(wide)
         core[i] = _blend(core[i], core[j], NESTED_SIMILARITY)
     begin = _blend(own[2], shared[1], settings.end_sharing)
     end = _blend(own[3], shared[2], settings.end_sharing)
     return World(
+        names=tuple(names),
         core=core,
         begin=begin,
         end=end,
@@ -105,6 +116,10 @@ def draw_world(settings: SimulatorSettings, rng: np.random.Generator) -> World:
         weight=rng.normal(size=(LATENT_DIM, settings.feature_dim)).astype(np.float32),
         bias=rng.normal(0, 0.2, settings.feature_dim).astype(np.float32),
     )
+
+
+def _present(pairs: Iterable[tuple[str, str]], names: list[str]) -> list[tuple[str, str]]:
+    return [pair for pair in pairs if set(pair) <= set(names)]
 
 
 def correlated_noise(
@@ -181,28 +196,30 @@ def _distractor_part(
     start_s = rng.uniform(0, times_s[-1], count)
     inside = inside_share(times_s, start_s, start_s + np.exp(rng.normal(0.7, 0.6, count)))
     vector = world.distractors[rng.integers(NUM_DISTRACTORS, size=count)]
-    like = own_core[rng.integers(len(own_core), size=count)]
-    vector = np.where(rng.random((count, 1)) < settings.lookalike_share, like, vector)
+    if len(own_core):
+        like = own_core[rng.integers(len(own_core), size=count)]
+        vector = np.where(rng.random((count, 1)) < settings.lookalike_share, like, vector)
     strength = np.exp(settings.instance_spread * rng.normal(size=(count, 1)))
     part = settings.distractor_strength * strength * inside, vector
     return part, inside.max(axis=0, initial=0)
 
 
-def draw_features(
-    duration_s: float,
+def draw_path(
+    steps: int,
     classes: tuple[str, ...],
-    events: list[Event],
+    events: Sequence[Event],
     world: World,
     settings: SimulatorSettings,
     rng: np.random.Generator,
 ) -> np.ndarray:
-    """Features of one video at a stride of 4 frames, (T, D) float32, >= 0.
+    """The latent path z of one video, (S, K) float32.
 
-    A video too short for two snippets of the generator is made that long.
+    steps: S, of 4 frames at the setting's rate each.
+    classes: shown in the video; their scenes are seen throughout.
+    events: actions, which may lie beyond the end.
     """
-    names = class_statistics().index
+    names = pd.Index(world.names)
     step_s = FINE_FRAMES / settings.fps
-    steps = max(int(duration_s / step_s), 2 * WINDOW_STEPS)
     times_s = (np.arange(steps) + 0.5) * step_s
     shown = names.get_indexer(classes)
     noise = correlated_noise((steps, LATENT_DIM), settings.noise_correlation_s, step_s, rng)
@@ -219,10 +236,27 @@ def draw_features(
         z += strength.astype(np.float32).T @ vectors.astype(np.float32)
     z += (shift + scene * (0.7 + 0.3 * slow[:, :1])).astype(np.float32)
     z += (settings.motion_strength * moving[:, None] * world.motion).astype(np.float32)
-    return np.maximum(_windows(z) @ world.weight + world.bias, 0)
+    return z
 
 
-def _windows(z: np.ndarray) -> np.ndarray:
-    """Mean of z (S, K) over every window of 16 frames: (S - 3, K)."""
-    count = len(z) - WINDOW_STEPS + 1
-    return sum(z[lag : lag + count] for lag in range(WINDOW_STEPS)) / np.float32(WINDOW_STEPS)
+def map_windows(windows: np.ndarray, world: World) -> np.ndarray:
+    """Features of window means (T, K): the linear map and the ReLU, (T, D) float32, >= 0."""
+    features = windows @ world.weight
+    features += world.bias
+    return np.maximum(features, 0, out=features)
+
+
+def draw_features(
+    duration_s: float,
+    classes: tuple[str, ...],
+    events: Sequence[Event],
+    world: World,
+    settings: SimulatorSettings,
+    rng: np.random.Generator,
+) -> np.ndarray:
+    """Features of one video at a stride of 4 frames of the setting's rate, (T, D) float32, >= 0.
+
+    A video too short for two snippets of the generator is made that long.
+    """
+    steps = path_steps(duration_s, settings.fps, settings)
+    return map_windows(path_windows(draw_path(steps, classes, events, world, settings, rng)), world)

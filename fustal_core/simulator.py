@@ -1,7 +1,7 @@
 """THUMOS'14-like data made on the spot: annotations and features with known truth.
 
-Annotations follow the class statistics of THUMOS'14 (:mod:`fustal_core.simulated_annotations`),
-features a generative model with the difficulties of the real task
+Annotations follow the class statistics of THUMOS'14 (:mod:`fustal_core.simulated_annotations`) or are
+given, features come from a generative model with the difficulties of the real task
 (:mod:`fustal_core.simulated_features`), each with a strength in :class:`SimulatorSettings`. The
 default strengths are calibrated on the baseline alone: CoLA's generator has about the mAP on this
 data that it has on THUMOS'14.
@@ -9,94 +9,170 @@ data that it has on THUMOS'14.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from copy import deepcopy
+from dataclasses import dataclass
 from hashlib import sha256
 
 import numpy as np
-import pandas as pd
 import torch
 
-from fustal_core.annotations import segments_frame
+from fustal_core.annotations import Annotations
 from fustal_core.data import Dataset, FeatureStore
+from fustal_core.points import POINT_COLUMNS
 from fustal_core.progress import Progress
-from fustal_core.simulated_annotations import (
-    NESTED,
-    Event,
-    VideoPlan,
-    class_statistics,
-    draw_video,
-    plan_videos,
+from fustal_core.simulated_features import World, draw_path, draw_world, map_windows
+from fustal_core.simulated_videos import (
+    SimulatedVideo,
+    annotated_videos,
+    draw_points,
+    drawn_videos,
+    truth_frame,
+    videos_frame,
 )
-from fustal_core.simulated_features import FINE_FRAMES, WINDOW_FRAMES, draw_features, draw_world
+from fustal_core.simulated_windows import (
+    FINE_FRAMES,
+    WINDOW_FRAMES,
+    num_windows,
+    path_steps,
+    path_windows,
+    path_windows_at,
+)
 from fustal_core.simulator_settings import SimulatorSettings
 
-__all__ = ["SimulatorSettings", "simulate"]
+__all__ = ["Simulation", "SimulatorSettings", "plan_simulation", "simulate", "simulated_features"]
 
 GENERATOR_STRIDE_FRAMES = 16
 STUDENT_STRIDE_FRAMES = FINE_FRAMES
+_EVERY = GENERATOR_STRIDE_FRAMES // STUDENT_STRIDE_FRAMES
 
 
-def simulate(settings: SimulatorSettings, seed: int, progress: Progress | None = None) -> Dataset:
+@dataclass(frozen=True)
+class Simulation:
+    """Everything about simulated data but its features, which :func:`simulated_features` draws.
+
+    name: of the data set.
+    """
+
+    name: str
+    settings: SimulatorSettings
+    seed: int
+    videos: tuple[SimulatedVideo, ...]
+    world: World
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes that some video shows, sorted."""
+        return tuple(sorted(self.shown("train") | self.shown("test")))
+
+    def shown(self, subset: str) -> set[str]:
+        """Classes that the "train" or the "test" videos show."""
+        return {name for v in self.videos if v.subset == subset for name in v.classes}
+
+    def snippet_counts(self, video: SimulatedVideo) -> tuple[int, int]:
+        """Snippets of a video's features, the generator's and the student's."""
+        steps = path_steps(video.duration_s, video.fps, self.settings)
+        generator = -(-num_windows(steps, self.settings.fps, self.settings) // _EVERY)
+        return generator, num_windows(steps, video.fps, self.settings)
+
+
+def plan_simulation(
+    settings: SimulatorSettings, seed: int, annotations: Annotations | None = None
+) -> Simulation:
+    """Draw all of a simulation that comes before its features; see :func:`simulate`."""
+    rng = np.random.default_rng([seed, 0])
+    if annotations is None:
+        videos, world = drawn_videos(settings, seed), draw_world(settings, rng)
+        return Simulation("THUMOS'14-like", settings, seed, tuple(videos), world)
+    videos = annotated_videos(annotations, settings, seed)
+    labels = sorted({label for video in videos for label in video.classes})
+    world = draw_world(settings, rng, labels)
+    return Simulation("THUMOS'14-like, given annotations", settings, seed, tuple(videos), world)
+
+
+def simulated_features(
+    simulation: Simulation,
+) -> Iterator[tuple[SimulatedVideo, np.ndarray, np.ndarray]]:
+    """Each video with its features for the generator and for the student, (T, D) float32 each.
+
+    Both are cut from one path: the generator's at a stride of 16 frames of the setting's rate, the
+    student's of 4 frames of the video's own. A video too short for two snippets is made that long,
+    what is annotated beyond a video's end is not seen.
+    """
+    settings, world = simulation.settings, simulation.world
+    for video in simulation.videos:
+        steps = path_steps(video.duration_s, video.fps, settings)
+        # A copy, so that the features can be drawn again.
+        rng = deepcopy(video.rng)
+        z = draw_path(steps, video.classes, video.events, world, settings, rng)
+        if video.fps == settings.fps:
+            student = map_windows(path_windows(z), world)
+            generator = student[::_EVERY]
+        else:
+            student = map_windows(path_windows_at(z, video.fps, settings), world)
+            generator = map_windows(path_windows(z)[::_EVERY], world)
+        yield video, generator, student
+
+
+def simulate(
+    settings: SimulatorSettings,
+    seed: int,
+    progress: Progress | None = None,
+    annotations: Annotations | None = None,
+) -> Dataset:
     """Simulated data, the same to the bit for the same settings and seed on one machine.
 
-    Each video has random numbers of its own: its place in its subset and the seed decide them, not
-    the videos before it. ``progress`` is called as progress(done, total, note).
+    Args:
+        settings: with annotations given, ``num_classes``, ``train_videos``, ``test_videos`` and
+            ``max_video_s`` have no meaning.
+        seed: of everything random.
+        progress: called as progress(done, total, note).
+        annotations: take videos, durations, segments and the student's frame rates from these,
+            instead of drawing them. Classes may have any names; subsets play the roles that
+            :func:`fustal_core.annotations.subset_roles` gives them.
+
+    Raises:
+        DataError: annotations of which no data set can be made, with every problem.
     """
-    world = draw_world(settings, np.random.default_rng([seed, 0]))
-    statistics = class_statistics()
-    plans = [
-        (f"sim_{subset}_{place:04d}", np.random.default_rng([seed, code, place]), plan)
-        for code, subset in enumerate(("train", "test"), start=1)
-        for place, plan in enumerate(_plans(settings, subset))
-    ]
-    videos, segments, features = {}, [], {}
-    for done, (video, rng, plan) in enumerate(plans, start=1):
-        duration_s, events = draw_video(plan, statistics, settings.max_video_s, rng)
-        videos[video] = (plan.subset, duration_s)
-        segments += [(video, *event) for event in _with_nested(events, plan)]
-        features[video] = draw_features(duration_s, plan.classes, events, world, settings, rng)
+    simulation = plan_simulation(settings, seed, annotations)
+    generator, student = _empty_stores(simulation)
+    for done, (video, coarse, dense) in enumerate(simulated_features(simulation), start=1):
+        for store, features in ((generator, coarse), (student, dense)):
+            first, count = store.offsets[video.name]
+            store.array[first : first + count] = torch.from_numpy(features)
         if progress is not None:
-            progress(done, len(plans), video)
-    frame = pd.DataFrame.from_dict(videos, orient="index", columns=["subset", "duration_s"])
-    return _dataset(settings, frame.rename_axis("video"), segments_frame(segments), features)
-
-
-def _plans(settings: SimulatorSettings, subset: str) -> list[VideoPlan]:
-    total = settings.train_videos if subset == "train" else settings.test_videos
-    return plan_videos(settings.num_classes, subset, total)
-
-
-def _with_nested(events: list[Event], plan: VideoPlan) -> list[Event]:
-    """The events, and again under the wider name where one is nested in it."""
-    nested = [(NESTED[e[0]], *e[1:]) for e in events if NESTED.get(e[0]) in plan.classes]
-    return sorted(events + nested, key=lambda event: event[1:])
-
-
-def _dataset(
-    settings: SimulatorSettings,
-    videos: pd.DataFrame,
-    segments: pd.DataFrame,
-    features: dict[str, np.ndarray],
-) -> Dataset:
-    """Put the videos' student features below one another, and take every fourth for the generator."""
-    every = GENERATOR_STRIDE_FRAMES // STUDENT_STRIDE_FRAMES
-    fps = dict.fromkeys(features, settings.fps)
-    stores = []
-    for stride, skip in ((GENERATOR_STRIDE_FRAMES, every), (STUDENT_STRIDE_FRAMES, 1)):
-        lengths = [len(array[::skip]) for array in features.values()]
-        starts = np.concatenate([[0], np.cumsum(lengths)[:-1]]).tolist()
-        offsets = dict(zip(features, zip(starts, lengths, strict=True), strict=True))
-        array = np.concatenate([array[::skip] for array in features.values()])
-        stores.append(FeatureStore(torch.from_numpy(array), offsets, stride, WINDOW_FRAMES, fps))
+            progress(done, len(simulation.videos), video.name)
+    videos, segments = videos_frame(simulation.videos), truth_frame(simulation.videos)
     digest = sha256(videos.to_json().encode())
     digest.update(segments.to_json().encode())
-    digest.update(stores[1].array.numpy().data)
+    digest.update(student.array.numpy().data)
     return Dataset(
-        name="THUMOS'14-like",
+        name=simulation.name,
         origin="simulated",
-        classes=tuple(sorted(segments["label"].unique())),
+        classes=simulation.classes,
         videos=videos,
         segments=segments,
-        generator_features=stores[0],
-        student_features=stores[1],
+        generator_features=generator,
+        student_features=student,
         fingerprint=digest.hexdigest(),
+        points=draw_points(simulation.videos, seed)[list(POINT_COLUMNS)],
     )
+
+
+def _empty_stores(simulation: Simulation) -> tuple[FeatureStore, FeatureStore]:
+    """Stores of the right size for the generator's and the student's features, to be filled."""
+    names = [video.name for video in simulation.videos]
+    counts = np.array([simulation.snippet_counts(video) for video in simulation.videos])
+    starts = np.cumsum(counts, axis=0) - counts
+    settings = simulation.settings
+    rates = (
+        dict.fromkeys(names, settings.fps),
+        {video.name: video.fps for video in simulation.videos},
+    )
+    stores = []
+    for column, stride in enumerate((GENERATOR_STRIDE_FRAMES, STUDENT_STRIDE_FRAMES)):
+        spans = zip(starts[:, column].tolist(), counts[:, column].tolist(), strict=True)
+        offsets = dict(zip(names, spans, strict=True))
+        array = torch.empty(int(counts[:, column].sum()), settings.feature_dim)
+        stores.append(FeatureStore(array, offsets, stride, WINDOW_FRAMES, rates[column]))
+    return stores[0], stores[1]

@@ -1,0 +1,129 @@
+"""Commands about data folders: ``check`` and ``simulate``."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fustal_core.annotations import Annotations, Report, read_annotations
+from fustal_core.config import (
+    PROFILES,
+    SettingsError,
+    make_settings,
+    parse_overrides,
+    setting_names,
+)
+
+
+def check(
+    folder: Annotated[Path, typer.Argument(help="Data folder, in any of the released layouts.")],
+    trust_pickle: Annotated[
+        bool,
+        typer.Option("--trust-pickle", help="Load object arrays (W-TALC), which can run code."),
+    ] = False,
+    json_: Annotated[bool, typer.Option("--json", help="Print JSON for machines.")] = False,
+) -> None:
+    """Every problem of a data folder in one report, and what is in it; status 1 if there is any."""
+    from fustal_core.check import check_folder, to_dict, to_text
+    from fustal_core.progress import show_progress
+
+    with show_progress("reading the features") as progress:
+        found = check_folder(folder, trust_pickle=trust_pickle, progress=progress)
+    print(json.dumps(to_dict(found), indent=1) if json_ else to_text(found))
+    raise SystemExit(0 if found.is_sound else 1)
+
+
+def simulate(
+    folder: Annotated[Path, typer.Argument(help="Folder to write, new or empty.")],
+    layout: Annotated[
+        str, typer.Option(help="own, cola, acmnet, hrpro, actionformer or fustal.")
+    ] = "own",
+    annotations: Annotated[
+        Path | None,
+        typer.Option(help="ActivityNet-style file whose videos and segments are taken."),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
+    feature_dim: Annotated[int | None, typer.Option(help="Channels D.")] = None,
+    profile: Annotated[str, typer.Option(help=f"One of {', '.join(PROFILES)}.")] = "quick",
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="simulation.NAME=VALUE", help="Override a setting."),
+    ] = None,
+) -> None:
+    """Write simulated data as a folder that 'fustal run --data FOLDER' takes like real data."""
+    overrides = _simulation_overrides(set_ or [], feature_dim, with_annotations=bool(annotations))
+    settings = make_settings("simulated", profile, seed, overrides).simulation
+
+    from fustal_core.progress import show_progress
+    from fustal_core.simulated_folder import refuse_layout, refuse_occupied, write_simulation
+    from fustal_core.simulator import plan_simulation
+
+    refuse_layout(layout, settings)
+    refuse_occupied(folder)
+    given = None if annotations is None else _read_sound_annotations(annotations)
+    simulation = plan_simulation(settings, seed, given)
+    with show_progress(f"writing {folder}") as progress:
+        size = write_simulation(folder, simulation, layout, progress)
+    print(
+        f"{folder}: {len(simulation.videos)} videos of {len(simulation.classes)} classes, simulated, "
+        f"layout {layout}, {size / 1e6:.0f} MB of features\n"
+        f"next: {_next_command(folder, profile, seed)}",
+        file=sys.stderr,
+    )
+
+
+_WITHOUT_ANNOTATIONS = ("num_classes", "train_videos", "test_videos", "max_video_s")
+
+
+def _simulation_overrides(
+    assignments: list[str], feature_dim: int | None, *, with_annotations: bool
+) -> dict[str, str]:
+    """Settings of ``--set`` and ``--feature-dim``.
+
+    Raises:
+        SettingsError: one that has no meaning for simulated data, or beside annotations.
+    """
+    overrides = parse_overrides(assignments)
+    for name in overrides:
+        if name in setting_names() and not name.startswith("simulation."):
+            raise SettingsError(
+                f"{name!r} says nothing about simulated data: set it in 'fustal run'"
+            )
+        if with_annotations and name.removeprefix("simulation.") in _WITHOUT_ANNOTATIONS:
+            raise SettingsError(f"{name!r} has no meaning with --annotations, which decide it")
+    if feature_dim is not None:
+        if "simulation.feature_dim" in overrides:
+            raise SettingsError(
+                "--feature-dim and --set simulation.feature_dim: expected one of them"
+            )
+        overrides["simulation.feature_dim"] = str(feature_dim)
+    return overrides
+
+
+def _read_sound_annotations(path: Path) -> Annotations:
+    """Annotations of which data can be made.
+
+    Raises:
+        DataError: every problem of the file.
+    """
+    from fustal_core.simulated_videos import check_annotations
+
+    report = Report()
+    annotations = read_annotations(path, report)
+    if annotations is not None:
+        check_annotations(annotations, str(path), report)
+    report.raise_problems()
+    return annotations
+
+
+def _next_command(folder: Path, profile: str, seed: int) -> str:
+    """What runs the study on the folder as on the built-in data of this profile and seed."""
+    words = ["fustal", "run", "--data", str(folder)]
+    words += ["--profile", profile] if profile != "quick" else []
+    words += ["--seed", str(seed)] if seed else []
+    return shlex.join(words)
