@@ -3,18 +3,59 @@
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from fustal_core.annotations import DataError
 from fustal_core.config import SettingsError
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 Predictions = Annotated[Path, typer.Argument(help="ActivityNet-style result file of any method.")]
 GroundTruth = Annotated[Path, typer.Argument(help="ActivityNet-style annotation file.")]
-Subset = Annotated[str | None, typer.Option(help="Subset of the annotations, e.g. test; all.")]
+Subset = Annotated[str | None, typer.Option(help="Subset of the annotations, e.g. test [all].")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+Exclude = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="VIDEO[,VIDEO...]",
+        help="Leave these videos out of truth and predictions; may be given again. "
+        "Moves the numbers either way.",
+    ),
+]
+Ambiguous = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="A list of 'VIDEO START END' in seconds: predictions that overlap an interval listed "
+        "for their video, however little, are dropped. Usually moves the numbers up.",
+    ),
+]
+PlusOne = Annotated[
+    bool,
+    typer.Option(
+        "--plus-one",
+        help="Lengths as end - start + 1 (s) in the tIoU, a habit from pixels. "
+        "Moves the numbers up, most for short actions.",
+    ),
+]
+OwnSubset = Annotated[
+    bool,
+    typer.Option(
+        "--own-subset",
+        help="Leave out predictions in videos of another subset than --subset, which count as false "
+        "otherwise. Moves the numbers up.",
+    ),
+]
+FigureFile = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="Also draw it, into a .png, .pdf or .svg file.")
+]
+DEFAULT_TIOU = "0.1:0.7"
 
 
 def evaluate(
@@ -23,52 +64,204 @@ def evaluate(
     subset: Subset = None,
     tiou: Annotated[
         str, typer.Option(help="Thresholds: LOW:HIGH in steps of 0.1, LOW:STEP:HIGH, or A,B,C.")
-    ] = "0.1:0.7",
+    ] = DEFAULT_TIOU,
+    average: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="LOW:HIGH",
+            help="A further average, over the thresholds of --tiou from LOW to HIGH, which must be "
+            "two of them; may be given again. Other numbers stay.",
+        ),
+    ] = None,
+    exclude: Exclude = None,
+    ambiguous: Ambiguous = None,
+    plus_one: PlusOne = False,
+    own_subset: OwnSubset = False,
+    all_classes: Annotated[
+        bool,
+        typer.Option(
+            "--all-classes",
+            help="Count the annotation file's classes without a segment in what is measured as 0. "
+            "Moves the mAP down.",
+        ),
+    ] = False,
+    figure: FigureFile = None,
     json_: Json = False,
 ) -> None:
     """Detection mAP of a result file, percent; with --json fractions."""
-    from fustal_core.metrics import average_ranges, detection_map
-    from fustal_core.results import read_detections, read_ground_truth
+    from fustal_core.evaluation import read_compared, without_unmeasured_classes
+    from fustal_core.metrics import detection_map
+    from fustal_core.progress import say_note
+    from fustal_core.result_text import map_text
 
     thresholds = parse_tiou(tiou)
-    truth = read_ground_truth(ground_truth, subset).segments
-    detections = read_detections(predictions)
+    ranges = choose_averages(thresholds, average or [])
+    refuse_format(figure)
+    left_out = split_names(exclude or [])
+    compared = read_compared(
+        predictions, ground_truth, subset, left_out, ambiguous, own_subset=own_subset
+    )
+    compared = without_unmeasured_classes(compared)
+    for note in compared.notes:
+        say_note(note)
+    truth = compared.truth.segments
     try:
-        table = detection_map(detections, truth, thresholds)
+        table = detection_map(compared.detections, truth, thresholds, plus_one=plus_one)
     except ValueError as error:
         raise DataError([f"{predictions}: {error}"]) from None
+    if all_classes:
+        table = table.reindex(list(compared.classes), fill_value=0.0)
     means = table.mean()
-    averages = {
-        f"{low:g}:{high:g}": float(means[members].mean())
-        for (low, high), members in average_ranges(thresholds).items()
-    }
+    averages = {name: float(means[members].mean()) for name, members in ranges.items()}
+    if figure is not None:
+        from fustal_core.figures import write_figure
+        from fustal_core.figures_evaluation import plot_evaluation
+
+        shown = min(thresholds, key=lambda t: abs(t - 0.5))
+        drawing = plot_evaluation(compared.detections, truth, table, shown, plus_one=plus_one)
+        write_figure(drawing, figure)
+    used = stated(
+        subset=subset,
+        tiou=tiou if tiou != DEFAULT_TIOU else None,
+        average=average,
+        exclude=left_out,
+        ambiguous=ambiguous and ambiguous.name,
+        plus_one=plus_one,
+        own_subset=own_subset,
+        all_classes=all_classes,
+    )
     if json_:
-        per_class = {
-            label: {f"{t:g}": value for t, value in row.items()} for label, row in table.iterrows()
-        }
-        mean_ap = {f"{t:g}": value for t, value in means.items()}
-        print(json.dumps({"mAP": mean_ap, "average": averages, "per_class": per_class}, indent=1))
-        return
-    table.loc["mAP"] = means
-    print((100 * table).rename(columns="{:g}".format).to_string(float_format="{:.1f}".format))
-    for name, value in averages.items():
-        print(f"avg {name:14}{100 * value:.1f}")
+        print(map_json(table, averages, used))
+    else:
+        print(map_text(table, averages))
+        print(footer(len(compared.detections), truth, used))
 
 
 def audit(
-    proposals: Predictions, ground_truth: GroundTruth, subset: Subset = None, json_: Json = False
+    proposals: Predictions,
+    ground_truth: GroundTruth,
+    subset: Subset = None,
+    exclude: Exclude = None,
+    ambiguous: Ambiguous = None,
+    plus_one: PlusOne = False,
+    own_subset: OwnSubset = False,
+    figure: FigureFile = None,
+    json_: Json = False,
 ) -> None:
     """Pseudo-label quality of anyone's proposals: precision, recall, borders, kinds of error."""
+    from fustal_core.evaluation import measured_durations, read_compared
+    from fustal_core.progress import say_note
     from fustal_core.quality import pseudo_label_quality
-    from fustal_core.results import read_detections, read_ground_truth
+    from fustal_core.result_text import quality_text
 
-    truth = read_ground_truth(ground_truth, subset)
-    labels = read_detections(proposals)
-    try:
-        row = pseudo_label_quality(labels, truth.segments, truth.videos["duration_s"]).iloc[0]
-    except ValueError as error:
-        raise DataError([f"{proposals}: {error}"]) from None
-    print(row.to_json(indent=1) if json_ else row.to_string(float_format="{:.3f}".format))
+    refuse_format(figure)
+    left_out = split_names(exclude or [])
+    compared = read_compared(
+        proposals, ground_truth, subset, left_out, ambiguous, own_subset=own_subset
+    )
+    durations_s, notes = measured_durations(compared)
+    for note in (*compared.notes, *notes):
+        say_note(note)
+    labels, truth = compared.detections, compared.truth.segments
+    row = pseudo_label_quality(labels, truth, durations_s, plus_one=plus_one).iloc[0]
+    if figure is not None:
+        from fustal_core.figures import write_figure
+        from fustal_core.figures_evaluation import plot_audit
+
+        write_figure(plot_audit(labels, truth, plus_one=plus_one), figure)
+    if json_:
+        print(row.to_json(indent=1))
+        return
+    ambiguous_name = ambiguous and ambiguous.name
+    used = stated(
+        subset=subset,
+        exclude=left_out,
+        ambiguous=ambiguous_name,
+        plus_one=plus_one,
+        own_subset=own_subset,
+    )
+    print(quality_text(row))
+    print(footer(len(labels), truth, used))
+
+
+def stated(**options: str | Sequence[str] | bool | None) -> dict[str, str | Sequence[str] | bool]:
+    """The options that differ from their defaults, which are all empty or false."""
+    return {name: value for name, value in options.items() if value}
+
+
+def map_json(
+    table: pd.DataFrame,
+    averages: dict[str, float],
+    used: dict[str, str | Sequence[str] | bool],
+) -> str:
+    """The numbers of a `detection_map` as fractions, with the options they were measured under."""
+    columns = [f"{t:g}" for t in table.columns]
+    content = {
+        "mAP": dict(zip(columns, table.mean().tolist(), strict=True)),
+        "average": averages,
+        "per_class": {
+            label: dict(zip(columns, row, strict=True))
+            for label, row in zip(table.index, table.to_numpy().tolist(), strict=True)
+        },
+        "options": used,
+    }
+    return json.dumps(content, indent=1)
+
+
+def footer(
+    detections: int, truth: pd.DataFrame, used: dict[str, str | Sequence[str] | bool]
+) -> str:
+    """What was measured against what, and the options that differ from their defaults."""
+    from fustal_core.result_text import count_of
+
+    classes = count_of(truth["label"].nunique(), "class", "classes")
+    against = f"{count_of(len(truth), 'segment')} of {classes}"
+    videos = count_of(truth["video"].nunique(), "video")
+    lines = ["", f"{count_of(detections, 'detection')} against {against} in {videos}"]
+    for name, value in used.items():
+        text = "yes" if value is True else value if isinstance(value, str) else ", ".join(value)
+        lines.append(f"{name.replace('_', '-')}: {text}")
+    return "\n".join(lines)
+
+
+def split_names(texts: Sequence[str]) -> list[str]:
+    """The names in comma-separated lists, each once."""
+    names = (name.strip() for text in texts for name in text.split(","))
+    return list(dict.fromkeys(name for name in names if name))
+
+
+def choose_averages(thresholds: Sequence[float], asked: Sequence[str]) -> dict[str, list[float]]:
+    """The averages to report: range -> the thresholds averaged.
+
+    Those that the thresholds allow by themselves come first (`metrics.average_ranges`); a name of
+    theirs means the same when it is asked for.
+
+    Raises:
+        SettingsError: a range whose ends are not two of the thresholds, the lower first.
+    """
+    from fustal_core.metrics import average_ranges
+
+    ranges = {f"{low:g}:{high:g}": use for (low, high), use in average_ranges(thresholds).items()}
+    for text in asked:
+        try:
+            low, high = map(float, text.split(":"))
+        except ValueError:
+            low = high = 0.0
+        if not (low < high and {low, high} <= set(thresholds)):
+            known = ", ".join(f"{t:g}" for t in thresholds)
+            expected = f"expected LOW:HIGH, two of the thresholds of --tiou ({known})"
+            raise SettingsError(f"--average: {expected}, got {text!r}")
+        ranges.setdefault(f"{low:g}:{high:g}", [t for t in thresholds if low <= t <= high])
+    return ranges
+
+
+def refuse_format(path: Path | None) -> None:
+    """Refuse a figure file whose ending names no format, before anything is read."""
+    from fustal_core.figures import FORMATS
+
+    if path is not None and path.suffix[1:].lower() not in FORMATS:
+        allowed = ", ".join(f".{ending}" for ending in FORMATS)
+        raise SettingsError(f"--figure: expected a file ending in {allowed}, got '{path}'")
 
 
 def parse_tiou(text: str) -> list[float]:
@@ -83,10 +276,12 @@ def parse_tiou(text: str) -> list[float]:
         else:
             low, *step, high = (float(part) for part in text.split(":"))
             width = step[0] if step else 0.1
-            count = round((high - low) / width) if len(step) <= 1 and width > 0 else -1
-            values = [round(low + i * width, 10) for i in range(count + 1)]
-    except ValueError:
+            # A step that does not end at HIGH stops below it.
+            count = math.floor((high - low) / width + 1e-9) if len(step) <= 1 and width > 0 else -1
+            values = [low + i * width for i in range(count + 1)]
+    except (ValueError, OverflowError):
         values = []
+    values = list(dict.fromkeys(round(value, 10) for value in values))
     if not values or not all(0 < value <= 1 for value in values):
         raise SettingsError(f"--tiou: expected e.g. 0.1:0.7, 0.5:0.05:0.95 or 0.5, got {text!r}")
     return values

@@ -49,6 +49,13 @@ COLOURS: dict[str, str] = {
     "other": "#999999",
 }
 
+FORMATS: dict[str, tuple[str, ...]] = {
+    "png": ("Software",),
+    "pdf": ("CreationDate", "Creator"),
+    "svg": ("Date", "Creator"),
+}
+"""Endings of figure files -> what such a file would say of its making; it is left out."""
+
 WIDTH_IN = 6.8
 AVERAGE = "avg 0.1:0.7"
 _CHARACTERS_IN_WIDTH = 110  # of a legend, its handles included
@@ -121,21 +128,28 @@ def new_figure(height_in: float, width_in: float = WIDTH_IN) -> Figure:
 
 
 def save_figure(figure: Figure, path: Path | str) -> list[Path]:
-    """Write `path`.png and `path`.pdf (suffixes are added), each whole or not at all.
+    """Write `path`.png and `path`.pdf (suffixes are added), each as `write_figure` does.
 
-    The bytes depend on the figure alone: no date, no program version. Returns the two paths.
+    Returns the two paths.
+    """
+    stem = Path(path)
+    written = [stem.parent / f"{stem.name}.{kind}" for kind in ("png", "pdf")]
+    for target in written:
+        write_figure(figure, target)
+    return written
+
+
+def write_figure(figure: Figure, path: Path) -> None:
+    """Write one file, whole or not at all, in the format of its ending (one of `FORMATS`).
+
+    The bytes depend on the figure alone: no date, no program version.
     """
     import matplotlib
 
-    stem = Path(path)
-    none = {"PNG": {"Software": None}, "PDF": dict.fromkeys(("CreationDate", "Creator"))}
-    written = []
-    for kind in ("png", "pdf"):
-        target = stem.parent / f"{stem.name}.{kind}"
-        with atomic_path(target) as partial, matplotlib.rc_context({"pdf.fonttype": 42}):
-            figure.savefig(partial, format=kind, dpi=150, metadata=none[kind.upper()])
-        written.append(target)
-    return written
+    kind = path.suffix[1:].lower()
+    look = {"pdf.fonttype": 42, "svg.hashsalt": "fustal"}  # the salt makes the svg's ids repeat
+    with atomic_path(path) as partial, matplotlib.rc_context(look):
+        figure.savefig(partial, format=kind, dpi=150, metadata=dict.fromkeys(FORMATS[kind]))
 
 
 def add_legend_below(figure: Figure, axes: Axes, columns: int) -> None:

@@ -7,7 +7,8 @@ Precision is made monotone from the right and its area summed at the recall step
 VOC 2011). mAP is the mean over the classes with ground truth. Values here are fractions except in
 `map_summary`, which is in percent. Times are seconds.
 
-Differences from evaluators in circulation, and which way each moves the score *here*:
+Differences from evaluators in circulation, and which way each moves the score *here*. Where
+`fustal evaluate` has an option that measures the other way, it is named:
 
 1. ActivityNet's own (row by row; CoLA, ACM-Net, FTCL and HR-Pro ship copies): none, to rounding,
    but for two corner cases. (a) Equal scores: numpy's unstable sort decides there; here the later
@@ -18,14 +19,30 @@ Differences from evaluators in circulation, and which way each moves the score *
    goes on to the next one (higher or equal).
 3. THUMOS'14's MATLAB toolkit and W-TALC's `getLocMAP` sum raw precision at the true positives; here
    precision is made monotone first (higher or equal). The toolkit also ignores detections on
-   segments marked ambiguous; here what is not in the ground truth is false (lower or equal).
+   segments marked ambiguous; here what is not in the ground truth is false (lower or equal; 8).
 4. VOC 2007 and COCO sample precision at 11 and 101 recalls; here at all steps (either way). COCO
    also keeps only the 100 best detections of an image; here every row counts (higher or equal).
 5. ActionFormer's drops duplicated ground truth; here duplicates stay (lower or equal). It passes
    over detections of unknown classes in silence; here they are an error, since they usually mean a
    misspelling (the score of what is measured stays the same).
 6. Averages over all classes of a data set count one without ground truth in the subset as 0; here
-   it is left out (higher or equal).
+   it is left out (higher or equal; ``--all-classes`` counts it). Its detections count nowhere.
+7. The point-supervised methods (HR-Pro) leave out three THUMOS'14 test videos, 0000270, 0001292 and
+   0001496; here every video of the annotation file counts (either way; ``--exclude``).
+8. They also drop, before matching, the predictions that overlap THUMOS'14's list of ambiguous
+   instances; here every prediction counts (usually lower, since most of those are false; higher
+   where one is true). ``--ambiguous`` drops a prediction of any class that shares any time, more
+   than a point, with an interval listed for its video; the truth stays as it is.
+9. Evaluators that come from boxes of pixels take a length as end - start + 1, here in seconds, in
+   intersection and union alike: no tIoU is lower by that, and segments less than 1 s apart overlap.
+   Here a length is end - start (lower or equal, most for short actions, but for the rare case that
+   another order of the tIoUs changes who takes which segment; ``--plus-one``).
+10. Averages in circulation differ in their range of thresholds and often do not say it; here each
+   has its range in its name (none; ``--average`` adds ranges).
+11. Detections of a video without ground truth are false in ActivityNet's own and here, also where
+   the annotation file has the video in another subset than the one measured. ``--own-subset``
+   leaves the latter out (higher or equal): having been run on them is no mistake of a method. A
+   result file of which the annotation file has no video at all is refused.
 """
 
 from collections.abc import Sequence
@@ -132,8 +149,20 @@ def _segments(frame: pd.DataFrame) -> np.ndarray:
     return frame[["t_start", "t_end"]].to_numpy(float)  # (N, 2)
 
 
+def longer_by_one(segments: np.ndarray, plus_one: bool) -> np.ndarray:
+    """Segments (N, 2) with ends 1 s later, if `plus_one`.
+
+    The tIoU of what comes out is the tIoU with lengths end - start + 1 of what went in.
+    """
+    return segments + np.array([0.0, 1.0]) if plus_one else segments
+
+
 def _ranked_matches(
-    detections: pd.DataFrame, truth: pd.DataFrame, classes: pd.Index, tiou: np.ndarray
+    detections: pd.DataFrame,
+    truth: pd.DataFrame,
+    classes: pd.Index,
+    tiou: np.ndarray,
+    plus_one: bool,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Order the detections and match them: (N,) row order, (N,) class index, (K, N) hit or not.
 
@@ -152,9 +181,9 @@ def _ranked_matches(
         truth["label"]
     )
     pairs = overlaps(
-        _segments(detections)[order],
+        longer_by_one(_segments(detections)[order], plus_one),
         group[order],
-        _segments(truth),
+        longer_by_one(_segments(truth), plus_one),
         truth_group,
         tiou.min(),
     )
@@ -184,6 +213,8 @@ def detection_map(
     detections: pd.DataFrame,
     ground_truth: pd.DataFrame,
     tiou: Sequence[float] | np.ndarray = THUMOS_TIOU,
+    *,
+    plus_one: bool = False,
 ) -> pd.DataFrame:
     """Average precision per class and tIoU threshold, ActivityNet protocol (module docstring).
 
@@ -192,6 +223,7 @@ def detection_map(
             video without ground truth are false.
         ground_truth: columns ``video``, ``label``, ``t_start``, ``t_end`` (s) of the whole subset.
         tiou: (K,) thresholds in (0, 1].
+        plus_one: lengths as end - start + 1 s in the tIoU (difference 9).
 
     Returns:
         One row per class of the ground truth (sorted, index ``label``), one column per threshold
@@ -209,7 +241,7 @@ def detection_map(
     positives = ground_truth["label"].value_counts().reindex(classes).to_numpy()
     ap = np.zeros((len(classes), len(thresholds)))
     if not detections.empty:
-        _, label, hits = _ranked_matches(detections, ground_truth, classes, thresholds)
+        _, label, hits = _ranked_matches(detections, ground_truth, classes, thresholds, plus_one)
         bounds = np.searchsorted(label, np.arange(len(classes) + 1))
         for c in range(len(classes)):
             of_class = hits[:, bounds[c] : bounds[c + 1]]
@@ -226,7 +258,11 @@ def _classes(labels: Sequence | np.ndarray) -> pd.Index:
 
 
 def precision_recall(
-    detections: pd.DataFrame, ground_truth: pd.DataFrame, tiou: float = 0.5
+    detections: pd.DataFrame,
+    ground_truth: pd.DataFrame,
+    tiou: float = 0.5,
+    *,
+    plus_one: bool = False,
 ) -> pd.DataFrame:
     """The curve behind each class's AP at one threshold, for figures.
 
@@ -242,7 +278,7 @@ def precision_recall(
     if detections.empty:
         return pd.DataFrame({name: pd.Series(dtype=float) for name in names})
     classes = _classes(ground_truth["label"].unique())
-    order, _, hits = _ranked_matches(detections, ground_truth, classes, thresholds)
+    order, _, hits = _ranked_matches(detections, ground_truth, classes, thresholds, plus_one)
     curve = detections.iloc[order][["label", "score"]].reset_index(drop=True)
     positives = ground_truth["label"].value_counts()
     for label, rows in curve.groupby("label", sort=False).indices.items():

@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 from fustal_core.matching import Pairs, greedy_match, overlaps
-from fustal_core.metrics import validate
+from fustal_core.metrics import longer_by_one, validate
 
 KINDS: tuple[str, ...] = (
     "true",
@@ -31,13 +31,16 @@ MATCH_TIOU = 0.5
 BACKGROUND_TIOU = 0.1
 
 
-def assign(labels: pd.DataFrame, truth: pd.DataFrame, tiou: float = MATCH_TIOU) -> pd.DataFrame:
+def assign(
+    labels: pd.DataFrame, truth: pd.DataFrame, tiou: float = MATCH_TIOU, *, plus_one: bool = False
+) -> pd.DataFrame:
     """What each proposal is.
 
     Args:
         labels: columns ``video``, ``label``, ``t_start``, ``t_end`` (s), ``score``.
         truth: columns ``video``, ``label``, ``t_start``, ``t_end`` (s).
         tiou: the threshold of a true proposal, in (0.1, 1].
+        plus_one: lengths as end - start + 1 s in the tIoU.
 
     Returns:
         Rows and index of `labels`: ``tiou``, the best with a segment of its own class (0 without
@@ -49,7 +52,7 @@ def assign(labels: pd.DataFrame, truth: pd.DataFrame, tiou: float = MATCH_TIOU) 
     if not BACKGROUND_TIOU < tiou <= 1:
         raise ValueError(f"tiou: expected a number in ({BACKGROUND_TIOU}, 1], got {tiou}")
     validate(labels, truth, known_only=False)
-    own, best_any, order = _pairs(labels, truth)
+    own, best_any, order = _pairs(labels, truth, plus_one)
     N = len(labels)
     matched = greedy_match(own, N, len(truth), np.array([tiou]))[0]
     best_own, _ = own.best(N)
@@ -74,6 +77,8 @@ def pseudo_label_quality(
     truth: pd.DataFrame,
     durations_s: Mapping[str, float] | pd.Series,
     tiou: Sequence[float] = (0.3, 0.5, 0.7),
+    *,
+    plus_one: bool = False,
 ) -> pd.DataFrame:
     """The pseudo-label quality report, one row.
 
@@ -82,6 +87,7 @@ def pseudo_label_quality(
         truth: columns ``video``, ``label``, ``t_start``, ``t_end`` (s) of the same videos.
         durations_s: length of every video measured, video -> seconds.
         tiou: thresholds of precision, recall and F1, in (0, 1].
+        plus_one: lengths as end - start + 1 s in the tIoU; other lengths and times stay.
 
     Returns:
         One row. A ratio without a denominator is 0; a mean over nothing is NaN.
@@ -104,7 +110,7 @@ def pseudo_label_quality(
     """
     validate(labels, truth, known_only=False)
     _validate_durations(labels, truth, durations_s)
-    own, _, order = _pairs(labels, truth)
+    own, _, order = _pairs(labels, truth, plus_one)
     N, M = len(labels), len(truth)
     ranked = labels.iloc[order]
     matched = greedy_match(own, N, M, np.array([*tiou, MATCH_TIOU]))
@@ -117,7 +123,7 @@ def pseudo_label_quality(
     row["proposals_per_instance"] = N / M if M else 0.0
     row["fragments"] = len(touched) / len(np.unique(touched)) if len(touched) else np.nan
     row |= _time_errors(labels, truth, durations_s)
-    shares = assign(labels, truth)["kind"].value_counts() / max(N, 1)
+    shares = assign(labels, truth, plus_one=plus_one)["kind"].value_counts() / max(N, 1)
     row |= {kind.replace(" ", "_"): float(shares.get(kind, 0.0)) for kind in KINDS}
     return pd.DataFrame([row])
 
@@ -146,7 +152,9 @@ def _segments(frame: pd.DataFrame) -> np.ndarray:
     return frame[["t_start", "t_end"]].to_numpy(float) if len(frame) else np.zeros((0, 2))
 
 
-def _pairs(labels: pd.DataFrame, truth: pd.DataFrame) -> tuple[Pairs, np.ndarray, np.ndarray]:
+def _pairs(
+    labels: pd.DataFrame, truth: pd.DataFrame, plus_one: bool
+) -> tuple[Pairs, np.ndarray, np.ndarray]:
     """Overlaps within class; (N,) best tIoU with any class; (N,) row order by falling score.
 
     Detection rows of both count in that order; truth rows are positions in `truth`.
@@ -156,7 +164,9 @@ def _pairs(labels: pd.DataFrame, truth: pd.DataFrame) -> tuple[Pairs, np.ndarray
     order = N - 1 - np.argsort(-score[::-1], kind="stable")  # ties as in `fustal_core.metrics`
     video, truth_video = _codes(labels, truth, ["video"])
     label, truth_label = _codes(labels, truth, ["label"])
-    pairs = overlaps(_segments(labels)[order], video[order], _segments(truth), truth_video)
+    segments = longer_by_one(_segments(labels)[order], plus_one)
+    true_segments = longer_by_one(_segments(truth), plus_one)
+    pairs = overlaps(segments, video[order], true_segments, truth_video)
     best_any, _ = pairs.best(N)
     same = label[order][pairs.detection] == truth_label[pairs.truth]
     return pairs.select(same), best_any, order
@@ -174,9 +184,8 @@ def _boundary_errors(
     ranked: pd.DataFrame, truth: pd.DataFrame, own: Pairs, matched: np.ndarray
 ) -> dict[str, float]:
     """Means over the matched pairs; matched (N,) holds truth rows or -1."""
-    rows = np.flatnonzero(matched >= 0)
-    true = _segments(truth)[matched[rows]]  # (P, 2)
-    error = np.abs(_segments(ranked)[rows] - true)
+    rows, true, error = _signed_errors(ranked, truth, matched)
+    error = np.abs(error)
     relative = error / (true[:, 1:] - true[:, :1])
     tiou = own.tiou[matched[own.detection] == own.truth]
     values = np.column_stack([tiou, error, relative])
@@ -184,6 +193,39 @@ def _boundary_errors(
     names += ("start_error_relative", "end_error_relative")
     means = values.mean(0) if len(rows) else np.full(len(names), np.nan)
     return dict(zip(names, means.tolist(), strict=True))
+
+
+def _signed_errors(
+    ranked: pd.DataFrame, truth: pd.DataFrame, matched: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of the P matched pairs: rows of `ranked` (P,), true segments and errors (P, 2), seconds."""
+    rows = np.flatnonzero(matched >= 0)
+    true = _segments(truth)[matched[rows]]
+    return rows, true, _segments(ranked)[rows] - true
+
+
+def boundary_errors(
+    labels: pd.DataFrame, truth: pd.DataFrame, *, plus_one: bool = False
+) -> pd.DataFrame:
+    """How far the borders of the true proposals lie from those of the segments they took.
+
+    Args: as in `assign`, with a true proposal's threshold of 0.5.
+
+    Returns:
+        One row per true proposal by falling score, with its index: ``start`` and ``end``, the
+        proposal's border minus the true one, over the length of the true segment (signed; before
+        the true border is negative).
+
+    Raises:
+        ValueError: as `assign`.
+    """
+    validate(labels, truth, known_only=False)
+    own, _, order = _pairs(labels, truth, plus_one)
+    matched = greedy_match(own, len(labels), len(truth), np.array([MATCH_TIOU]))[0]
+    ranked = labels.iloc[order]
+    rows, true, error = _signed_errors(ranked, truth, matched)
+    relative = error / (true[:, 1:] - true[:, :1])
+    return pd.DataFrame(relative, columns=["start", "end"], index=ranked.index[rows])
 
 
 def _time_errors(

@@ -11,15 +11,19 @@ import pandas as pd
 from scipy.ndimage import binary_dilation, binary_erosion
 
 
-def iou_of_two(a: Sequence[float], b: Sequence[float]) -> float:
-    """tIoU of two segments given as (start, end)."""
-    inter = max(0.0, min(a[1], b[1]) - max(a[0], b[0]))
-    union = (b[1] - b[0]) + (a[1] - a[0]) - inter
+def iou_of_two(a: Sequence[float], b: Sequence[float], plus_one: bool = False) -> float:
+    """tIoU of two segments given as (start, end); `plus_one`: lengths as end - start + 1."""
+    more = 1.0 if plus_one else 0.0
+    inter = max(0.0, min(a[1], b[1]) - max(a[0], b[0]) + more)
+    union = (b[1] - b[0] + more) + (a[1] - a[0] + more) - inter
     return inter / union if union > 0 else 0.0
 
 
 def average_precision_by_rows(
-    detections: pd.DataFrame, ground_truth: pd.DataFrame, tiou: Sequence[float]
+    detections: pd.DataFrame,
+    ground_truth: pd.DataFrame,
+    tiou: Sequence[float],
+    plus_one: bool = False,
 ) -> np.ndarray:
     """AP of one class by the ActivityNet protocol, walking the detections row by row.
 
@@ -27,6 +31,7 @@ def average_precision_by_rows(
         detections: columns ``video``, ``t_start``, ``t_end``, ``score``, all of one class.
         ground_truth: columns ``video``, ``t_start``, ``t_end`` of that class, at least one row.
         tiou: (K,) thresholds.
+        plus_one: lengths as end - start + 1.
 
     Returns:
         (K,) fractions.
@@ -42,6 +47,7 @@ def average_precision_by_rows(
                 overlap = iou_of_two(
                     (detection["t_start"], detection["t_end"]),
                     (segment["t_start"], segment["t_end"]),
+                    plus_one,
                 )
                 candidates.append((overlap, row))
         candidates.sort(reverse=True)
@@ -78,7 +84,10 @@ def area_under_steps(hits: Sequence[bool], positives: int) -> float:
 
 
 def detection_map_by_rows(
-    detections: pd.DataFrame, ground_truth: pd.DataFrame, tiou: Sequence[float]
+    detections: pd.DataFrame,
+    ground_truth: pd.DataFrame,
+    tiou: Sequence[float],
+    plus_one: bool = False,
 ) -> pd.DataFrame:
     """`fustal_core.metrics.detection_map`, row by row: minutes where that takes a blink."""
     truth = ground_truth.reset_index(drop=True)
@@ -88,6 +97,7 @@ def detection_map_by_rows(
             detections[detections["label"] == label],
             truth[truth["label"] == label],
             tiou,
+            plus_one,
         )
         for label in labels
     ]

@@ -4,49 +4,116 @@
 seconds}]}, "external_data": {}}``
 """
 
+from __future__ import annotations
+
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from itertools import chain
+from operator import itemgetter
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import numpy as np
 import pandas as pd
 
-from fustal_core.annotations import Annotations, DataError, Report, read_annotations, read_json
+from fustal_core.annotations import (
+    SEGMENT_COLUMNS,
+    Annotations,
+    DataError,
+    Report,
+    read_annotations,
+    read_json,
+    subset_key,
+)
 from fustal_core.files import write_text
 from fustal_core.metrics import DETECTION_COLUMNS
 
-# Spellings in use for the same subset. ActivityNet has both training and validation, so "train"
-# never stands for "validation", although THUMOS'14 trains on its validation videos.
-_SUBSET_SPELLINGS = {
-    "train": "training",
-    "val": "validation",
-    "valid": "validation",
-    "test": "testing",
-}
+if TYPE_CHECKING:
+    from fustal_core.data import Dataset
 
 
-def write_detections(path: Path, detections: pd.DataFrame, version: str) -> None:
-    """Write detections atomically; videos in order of appearance, best score first in each.
+def write_detections(
+    path: Path, detections: pd.DataFrame, version: str, videos: Iterable[str] = ()
+) -> None:
+    """Write detections atomically; best score first in each video.
 
     Args:
         path: file to write; its folder is made if needed.
         detections: columns ``video``, ``label``, ``t_start``, ``t_end`` (s), ``score``.
         version: what made them; goes into the file.
+        videos: all that were searched, in the order of the file; one in which nothing was found
+            gets an empty list. Others follow in order of appearance.
 
     Raises:
         ValueError: a NaN or infinite number, which JSON cannot hold.
     """
-    results: dict[str, list[dict]] = {}
+    results: dict[str, list[dict]] = {str(video): [] for video in videos}
     if len(detections):
         ranked = detections.sort_values("score", ascending=False, kind="stable")
         for video in detections["video"].unique():
-            results[str(video)] = []
+            results.setdefault(str(video), [])
         columns = (ranked[name].tolist() for name in DETECTION_COLUMNS)
         for video, label, start, end, score in zip(*columns, strict=True):
             entry = {"label": str(label), "score": score, "segment": [start, end]}
             results[str(video)].append(entry)
     content = {"version": version, "results": results, "external_data": {}}
     write_text(Path(path), json.dumps(content, allow_nan=False) + "\n")
+
+
+def write_pseudo_labels(path: Path, selected: pd.DataFrame, dataset: Dataset, version: str) -> None:
+    """Write selected pseudo labels as the annotation file that the original student's program reads.
+
+    ``{"version": str, "database": {VIDEO: {"subset", "duration": s, "fps": f, "annotations":
+    [{"label", "label_id", "segment": [s, s], "segment(frames)": [f, f]}, ...]}}}``. The training
+    videos are its subset "Validation", as in THUMOS'14; theirs are the selected segments, each with
+    its "score". The test videos are its subset "Test" and carry their *true* segments, because that
+    program (TriDet's, ActionFormer's) measures on them: nothing may train on that subset.
+
+    Args:
+        path: file to write; its folder is made if needed.
+        selected: columns ``video``, ``label``, ``t_start``, ``t_end`` (s), ``score``; of training
+            videos. A training video without any has an empty list.
+        dataset: whose videos, classes and test segments are written; frames are those that the
+            student's features count.
+        version: what made them; goes into the file.
+
+    Raises:
+        ValueError: a NaN or infinite number, which JSON cannot hold.
+    """
+    database: dict[str, dict] = {}
+    for subset, spelling, segments in (
+        ("train", "Validation", selected),
+        ("test", "Test", dataset.truth("test")),
+    ):
+        by_video = dict(list(segments.groupby("video")))
+        for video in dataset.video_names(subset):
+            fps = dataset.student_features.fps[video]
+            rows = by_video.get(video, segments[:0])
+            database[video] = {
+                "subset": spelling,
+                "duration": float(dataset.videos.loc[video, "duration_s"]),
+                "fps": float(fps),
+                "annotations": _annotations(rows, fps, dataset.classes),
+            }
+    content = {"version": version, "database": database}
+    write_text(Path(path), json.dumps(content, allow_nan=False) + "\n")
+
+
+def _annotations(segments: pd.DataFrame, fps: float, classes: tuple[str, ...]) -> list[dict]:
+    entries = [
+        {
+            "label": str(label),
+            "label_id": classes.index(label),
+            "segment": [float(start), float(end)],
+            "segment(frames)": [float(start) * fps, float(end) * fps],
+        }
+        for label, start, end in zip(*(segments[c] for c in SEGMENT_COLUMNS[1:]), strict=True)
+    ]
+    if "score" in segments:
+        for entry, score in zip(entries, segments["score"].tolist(), strict=True):
+            entry["score"] = score
+    return entries
 
 
 def read_detections(path: Path) -> pd.DataFrame:
@@ -67,22 +134,50 @@ def read_detections(path: Path) -> pd.DataFrame:
             f"keys {', '.join(content)}" if isinstance(content, Mapping) else type(content).__name__
         )
         raise DataError([f"{path}: found {found}, expected an object with 'results' of videos"])
-    rows = []
+    frame = _all_at_once(results)
+    if frame is None:
+        _report_entries(path, results, report)
+        report.raise_problems()
+    return frame
+
+
+def _all_at_once(results: Mapping[str, object]) -> pd.DataFrame | None:
+    """The detections of all videos, by column and without a loop; ``None`` if any of them is bad."""
+    if not all(isinstance(entries, list) for entries in results.values()):
+        return None
+    entries = list(chain.from_iterable(results.values()))
+    try:
+        labels = list(map(itemgetter("label"), entries))
+        numbers = list(map(itemgetter("score"), entries))
+        segments = list(map(itemgetter("segment"), entries))
+        if set(map(type, segments)) - {list} or set(map(len, segments)) - {2}:
+            return None
+        numbers += chain.from_iterable(segments)
+        values = np.array(numbers, dtype=float)
+    except (TypeError, KeyError, ValueError, OverflowError):  # a missing key, no number, too large
+        return None
+    start, end = values[len(entries) :].reshape(-1, 2).T
+    sound = set(map(type, numbers)) <= {int, float} and set(map(type, labels)) <= {str}
+    sound = sound and all(map(str.strip, set(labels)))
+    if not (sound and np.isfinite(values).all() and (start <= end).all()):
+        return None
+    videos = np.repeat(np.array(list(results), dtype=object), list(map(len, results.values())))
+    columns = (videos, labels, start, end, values[: len(entries)])
+    frame = pd.DataFrame(dict(zip(DETECTION_COLUMNS, columns, strict=True)))
+    return frame.astype({"video": str, "label": str})
+
+
+def _report_entries(path: Path, results: Mapping[str, object], report: Report) -> None:
+    """Report every bad detection, one by one."""
     for video, entries in results.items():
         where = f"{path}: video {video}"
         if not isinstance(entries, list):
-            report.problems.append(f"{where}: found {entries!r}, expected a list of detections")
+            found = f"found {entries!r}, expected a list of detections"
+            report.problem("result file", f"{where}: {found}")
             continue
         for position, entry in enumerate(entries):
-            problem = _problem(entry)
-            if problem:
-                report.problems.append(f"{where}: detection {position}: {problem}")
-            else:
-                rows.append((video, entry["label"], *map(float, entry["segment"]), entry["score"]))
-    report.raise_problems()
-    frame = pd.DataFrame(rows, columns=list(DETECTION_COLUMNS))
-    numbers = dict.fromkeys(("t_start", "t_end", "score"), float)
-    return frame.astype({"video": str, "label": str, **numbers})
+            if problem := _problem(entry):
+                report.problem("result file", f"{where}: detection {position}: {problem}")
 
 
 def _problem(entry: object) -> str:
@@ -102,7 +197,10 @@ def _problem(entry: object) -> str:
 
 
 def _is_number(value: object) -> bool:
-    return type(value) in (int, float) and math.isfinite(value)
+    try:
+        return type(value) in (int, float) and math.isfinite(value)
+    except OverflowError:  # an integer beyond what a float holds
+        return False
 
 
 def read_ground_truth(path: Path, subset: str | None = None) -> Annotations:
@@ -123,17 +221,61 @@ def read_ground_truth(path: Path, subset: str | None = None) -> Annotations:
     report = Report()
     truth = read_annotations(Path(path), report)
     report.raise_problems()
-    if subset is None:
-        return truth
-    keep = truth.videos["subset"].map(_subset_key) == _subset_key(subset)
+    return truth if subset is None else keep_subset(truth, subset, Path(path))
+
+
+def keep_subset(truth: Annotations, subset: str, path: Path) -> Annotations:
+    """The part of `truth`, read from `path`, that is of one subset; see `read_ground_truth`."""
+    keep = truth.videos["subset"].map(subset_key) == subset_key(subset)
     if not keep.any():
         known = ", ".join(sorted(truth.videos["subset"].unique()))
         raise DataError([f"{path}: no video in subset {subset!r}, expected one of: {known}"])
+    return keep_videos(truth, keep)
+
+
+def keep_videos(truth: Annotations, keep: pd.Series) -> Annotations:
+    """The part of `truth` where `keep` (index video, bool) is true."""
     videos = truth.videos[keep]
     segments = truth.segments[truth.segments["video"].isin(videos.index)]
     return Annotations(videos, segments.reset_index(drop=True))
 
 
-def _subset_key(name: str) -> str:
-    lower = name.strip().lower()
-    return _SUBSET_SPELLINGS.get(lower, lower)
+def read_ambiguous(path: Path) -> pd.DataFrame:
+    """A list of ambiguous intervals, ``VIDEO START END`` a line, seconds, as THUMOS'14 has it.
+
+    Returns:
+        Columns ``video``, ``t_start``, ``t_end`` (s), in file order; empty lines are skipped.
+
+    Raises:
+        DataError: listing every bad line by its number; no intervals at all.
+    """
+    path = Path(path)
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError) as error:
+        raise DataError([f"{path}: cannot be read: {error}"]) from None
+    rows, problems = [], []
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        interval = _interval(line)
+        if interval is None:
+            expected = "expected 'VIDEO START END' in seconds, 0 <= START < END"
+            problems.append(f"{path}: line {number}: found {line.strip()!r}, {expected}")
+        else:
+            rows.append(interval)
+    if not rows and not problems:
+        problems = [f"{path}: no intervals, expected 'VIDEO START END' a line"]
+    if problems:
+        raise DataError(problems)
+    return pd.DataFrame(rows, columns=["video", "t_start", "t_end"])
+
+
+def _interval(line: str) -> tuple[str, float, float] | None:
+    """Video, start and end of a line; ``None`` if it does not say that."""
+    try:
+        video, start, end = line.split()
+        interval = video, float(start), float(end)
+    except ValueError:
+        return None
+    return interval if 0 <= interval[1] < interval[2] < math.inf else None

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from fustal_core import matching, metrics
 from fustal_core.metrics import detection_map, map_summary, precision_recall, temporal_iou
-from fustal_core.reference import area_under_steps, detection_map_by_rows
+from fustal_core.reference import area_under_steps, detection_map_by_rows, iou_of_two
 
 
 def frame(*rows: tuple) -> pd.DataFrame:
@@ -200,6 +200,26 @@ def test_equals_the_row_by_row_evaluator(case: tuple[pd.DataFrame, pd.DataFrame]
     fast = detection_map(*case, metrics.THUMOS_TIOU)
     slow = detection_map_by_rows(*case, metrics.THUMOS_TIOU)
     pd.testing.assert_frame_equal(fast, slow, check_names=False, rtol=0, atol=1e-12)
+
+
+@settings(max_examples=60, deadline=None)
+@given(cases)
+def test_plus_one_equals_the_row_by_row_evaluator(case: tuple) -> None:
+    fast = detection_map(*case, metrics.THUMOS_TIOU, plus_one=True)
+    slow = detection_map_by_rows(*case, metrics.THUMOS_TIOU, plus_one=True)
+    pd.testing.assert_frame_equal(fast, slow, check_names=False, rtol=0, atol=1e-12)
+
+
+def test_plus_one_by_hand() -> None:
+    truth = frame(("v", "run", 0, 2))
+    apart = frame(("v", "run", 2.5, 3, 0.9))  # inter 2 - 2.5 + 1, union 3 + 1.5 - 0.5
+    assert iou_of_two((0, 2), (2.5, 3), plus_one=True) == pytest.approx(1 / 8)
+    assert detection_map(apart, truth, [0.1, 0.2], plus_one=True).loc["run"].tolist() == [1, 0]
+    assert detection_map(apart, truth, [0.1]).loc["run"].tolist() == [0]
+    short = frame(("v", "run", 0, 1, 0.9))  # 2/3 instead of 1/2
+    assert detection_map(short, truth, [0.6], plus_one=True).iloc[0, 0] == 1
+    assert detection_map(short, truth, [0.6]).iloc[0, 0] == 0
+    assert precision_recall(short, truth, 0.6, plus_one=True)["recall"].tolist() == [1]
 
 
 def test_pairs_made_in_pieces_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fustal_core.metrics import DETECTION_COLUMNS, TRUTH_COLUMNS
-from fustal_core.quality import KINDS, assign, pseudo_label_quality
+from fustal_core.quality import KINDS, assign, boundary_errors, pseudo_label_quality
 from fustal_core.reference import iou_of_two
 
 TRUTH = pd.DataFrame(
@@ -72,6 +72,28 @@ def test_report_by_hand() -> None:
     assert row["wrong_time"] == pytest.approx((10 + 1 + 6 + 10 + 1 + 1) / 100)
     shares = row[["true", "duplicate", "localisation", "wrong_class", "background"]].tolist()
     assert shares == pytest.approx([2 / 6, 1 / 6, 1 / 6, 1 / 6, 1 / 6])
+
+
+def test_signed_boundary_errors_by_hand() -> None:
+    errors = boundary_errors(LABELS, TRUTH)
+    assert errors.index.tolist() == [1, 5]  # rows of the labels, by falling score
+    assert errors["start"].tolist() == pytest.approx([0, 1 / 4])
+    assert errors["end"].tolist() == pytest.approx([-2 / 10, 1 / 4])
+    row = pseudo_label_quality(LABELS, TRUTH, DURATIONS).iloc[0]
+    assert errors["end"].abs().mean() == pytest.approx(row["end_error_relative"])
+    assert boundary_errors(LABELS[:0], TRUTH).empty
+
+
+def test_plus_one_changes_kinds_and_tiou_but_no_times() -> None:
+    labels = LABELS.iloc[[3, 5]]  # tIoU 4/10 and 3/5; with a second more 5/11 and 4/6
+    assert assign(labels, TRUTH, plus_one=True)["tiou"].tolist() == pytest.approx([5 / 11, 4 / 6])
+    assert assign(labels, TRUTH, 0.45, plus_one=True)["kind"].tolist() == ["true", "true"]
+    assert assign(labels, TRUTH, 0.45)["kind"].tolist() == ["localisation", "true"]
+    plain = pseudo_label_quality(labels, TRUTH, DURATIONS).iloc[0]
+    longer = pseudo_label_quality(labels, TRUTH, DURATIONS, plus_one=True).iloc[0]
+    assert longer["mean_tiou"] == pytest.approx(4 / 6)
+    same = ["end_error_s", "end_error_relative", "wrong_time", "spurious_time", "missed_time"]
+    assert longer[same].tolist() == plain[same].tolist()
 
 
 def test_time_beyond_the_video_does_not_count() -> None:

@@ -1,15 +1,23 @@
 """Result files: the way there and back, and every problem of a bad one in one report."""
 
 import json
+import tempfile
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from fustal_core import published
 from fustal_core.annotations import DataError
 from fustal_core.metrics import DETECTION_COLUMNS
-from fustal_core.results import read_detections, read_ground_truth, write_detections
+from fustal_core.results import (
+    read_ambiguous,
+    read_detections,
+    read_ground_truth,
+    write_detections,
+)
 
 DETECTIONS = pd.DataFrame(
     [("v", "run", 0.5, 2.25, 0.1), ("w", "run", 0.0, 1.0, 0.7), ("v", "jump", 1 / 3, 4.0, 0.9)],
@@ -105,3 +113,69 @@ def test_the_papers_histogram() -> None:
     assert (histogram["bin_high"] - histogram["bin_low"]).tolist() == pytest.approx([0.1] * 10)
     assert histogram["false_positives"].is_monotonic_decreasing
     assert histogram["true_positives"].sum() == 4351
+
+
+def test_ambiguous_intervals(tmp_path: Path) -> None:
+    path = tmp_path / "ambiguous.txt"
+    path.write_text("video_test_1  0.0 1.4\n\nvideo_test_2\t3 4.5\n")
+    expected = [("video_test_1", 0.0, 1.4), ("video_test_2", 3.0, 4.5)]
+    assert list(read_ambiguous(path).itertuples(index=False, name=None)) == expected
+    path.write_text(" \n")
+    with pytest.raises(DataError, match=r"ambiguous\.txt: no intervals"):
+        read_ambiguous(path)
+    with pytest.raises(DataError, match=r"none\.txt: cannot be read"):
+        read_ambiguous(tmp_path / "none.txt")
+
+
+NUMBERS = st.sampled_from([0, 1, 2.5, -1, 2**60, 10**400, True, None, "1", [1]])
+ENTRIES = st.one_of(
+    st.fixed_dictionaries(
+        {
+            "label": st.just("run"),
+            "score": st.just(1),
+            "segment": st.sampled_from([[0, 1], [2, 2], [3, 2]]),
+        }
+    ),
+    st.fixed_dictionaries(
+        {"label": st.sampled_from(["run", "jump", "", " ", 7, None]), "score": NUMBERS},
+        optional={"segment": st.lists(NUMBERS, min_size=1, max_size=3) | NUMBERS},
+    ),
+    st.sampled_from(["run", 3, None, []]),
+)
+
+
+def is_sound(entry: object) -> bool:
+    """What a detection must be, the slow way."""
+
+    def number(value: object) -> bool:
+        return isinstance(value, int | float) and not isinstance(value, bool) and value < 1e300
+
+    if not isinstance(entry, dict) or not isinstance(entry["label"], str):
+        return False
+    segment = entry.get("segment")
+    return (
+        entry["label"].strip() != ""
+        and number(entry["score"])
+        and isinstance(segment, list)
+        and len(segment) == 2
+        and all(map(number, segment))
+        and segment[0] <= segment[1]
+    )
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.dictionaries(st.sampled_from("abc"), st.lists(ENTRIES, max_size=4)))
+def test_a_file_is_read_whole_or_every_bad_detection_is_named(results: dict[str, list]) -> None:
+    flat = [(video, entry) for video, entries in results.items() for entry in entries]
+    bad = sum(not is_sound(entry) for _, entry in flat)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "found.json"
+        path.write_text(json.dumps({"results": results}))
+        if bad:
+            with pytest.raises(DataError) as caught:
+                read_detections(path)
+            assert len(caught.value.problems) == bad
+            return
+        found = read_detections(path)
+    expected = [(v, e["label"], *map(float, e["segment"]), float(e["score"])) for v, e in flat]
+    assert list(found.itertuples(index=False, name=None)) == expected
