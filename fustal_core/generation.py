@@ -13,6 +13,7 @@ from torch import Tensor
 
 from fustal_core.config import GenerationSettings
 from fustal_core.data import Dataset
+from fustal_core.features import FeatureStore
 from fustal_core.files import load_checkpoint, save_checkpoint
 from fustal_core.generator import (
     CrossVideoGenerator,
@@ -173,9 +174,14 @@ def run_generator(
     model: CrossVideoGenerator, dataset: Dataset, video: str, length: int
 ) -> GeneratorOutput:
     """The generator's output for one video, uniformly sampled to at most ``length`` snippets (B = 1)."""
+    return _run(model, dataset.generator_features, video, length)
+
+
+def _run(
+    model: CrossVideoGenerator, store: FeatureStore, video: str, length: int
+) -> GeneratorOutput:
     device = next(model.parameters()).device
-    features = dataset.generator_features.sample_uniform(video, length)
-    return model.eval()(features[None].to(device))
+    return model.eval()(store.sample_uniform(video, length)[None].to(device))
 
 
 def propose(
@@ -194,27 +200,49 @@ def propose(
         Columns ``video``, ``label`` (class name), ``score``, ``t_start``, ``t_end`` (s).
     """
     frames = []
-    names = np.array(dataset.classes, dtype=object)
     store = dataset.generator_features
     videos = dataset.video_names(subset)
     use_labels = subset == "train" and settings.train_classes == "video labels"
     known = dataset.video_labels("train").numpy() if use_labels else None
     for done, video in enumerate(videos, start=1):
-        output = run_generator(model, dataset, video, settings.length)
-        frame = generate_proposals(
-            output.cas[0],
-            output.actionness[0],
-            output.video_scores[0],
-            store.num_snippets(video),
-            store.seconds_per_snippet(video),
-            nms_tiou=settings.nms_tiou,
-            class_threshold=settings.class_threshold,
-            legacy_plus_one=settings.legacy_plus_one,
-            classes=np.flatnonzero(known[done - 1]) if known is not None else None,
-        )
-        frame["label"] = names[frame["label"].to_numpy()]
-        frame.insert(0, "video", video)
-        frames.append(frame)
+        shown = np.flatnonzero(known[done - 1]) if known is not None else None
+        frames.append(propose_video(model, store, video, dataset.classes, settings, shown))
         if progress:
             progress(done, len(videos), video)
     return pd.concat(frames, ignore_index=True)
+
+
+@torch.inference_mode()
+def propose_video(
+    model: CrossVideoGenerator,
+    store: FeatureStore,
+    video: str,
+    classes: tuple[str, ...],
+    settings: GenerationSettings,
+    shown: np.ndarray | None = None,
+) -> pd.DataFrame:
+    """Proposals of one video of a store, in the columns of :func:`propose`.
+
+    Args:
+        model: put into eval mode.
+        store: holds the video's features and clock.
+        video: its name.
+        classes: names, in the order of the model's outputs.
+        settings: of the stage.
+        shown: indices of the classes to propose; None: those that the model predicts.
+    """
+    output = _run(model, store, video, settings.length)
+    frame = generate_proposals(
+        output.cas[0],
+        output.actionness[0],
+        output.video_scores[0],
+        store.num_snippets(video),
+        store.seconds_per_snippet(video),
+        nms_tiou=settings.nms_tiou,
+        class_threshold=settings.class_threshold,
+        legacy_plus_one=settings.legacy_plus_one,
+        classes=shown,
+    )
+    frame["label"] = np.array(classes, dtype=object)[frame["label"].to_numpy()]
+    frame.insert(0, "video", video)
+    return frame

@@ -19,6 +19,7 @@ from fustal_core.figures import AVERAGE, save_figure
 from fustal_core.files import atomic_path, write_json, write_text
 from fustal_core.published import thumos14
 from fustal_core.quality import assign, pseudo_label_quality
+from fustal_core.results import write_pseudo_labels
 from fustal_core.rundir import default_run_dir, project_root
 from fustal_core.selection import select
 from fustal_core.stages import Study
@@ -366,6 +367,12 @@ def keep_metrics(study: Study, notebook: str, metrics: dict[str, Any]) -> None:
     """Write a notebook's ``metrics.json``, with the data and seed they belong to."""
     content = {"data": study.data_name, "seed": study.settings.seed, **metrics}
     write_json(study.folder(notebook) / "metrics.json", content)
+
+
+def keep_pseudo_labels(study: Study, notebook: str, selected: pd.DataFrame) -> None:
+    """Write selected labels as ``pseudo_labels.json``, which the original student's program reads."""
+    path = study.folder(notebook) / "pseudo_labels.json"
+    write_pseudo_labels(path, selected, study.dataset, study.data_name)
 
 
 def _shown(column: pd.Series) -> pd.Series:

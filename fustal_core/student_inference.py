@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -146,7 +146,6 @@ def rank_in_video(video: Tensor) -> Tensor:
     return torch.arange(len(video), device=video.device) - (sizes.cumsum(0) - sizes)[run]
 
 
-@torch.no_grad()
 def detect(
     model: TriDet,
     dataset: Dataset,
@@ -172,28 +171,64 @@ def detect(
     """
     device, store = torch.device(device), dataset.student_features
     videos = dataset.video_names(subset)
-    model.eval()
+    durations_s = dataset.videos["duration_s"]
     done, frames = 0, []
-    for names in _length_batches(videos, store, settings):
-        features, mask = pad_features([store[name] for name in names], settings, device)
-        found = suppress(find_candidates(model(features, mask), settings), settings)
-        frames.append(_to_frame(found, names, dataset))
+    for names in length_batches({v: store.num_snippets(v) for v in videos}, settings):
+        frames.append(
+            detect_batch(model, store, names, dataset.classes, durations_s, settings, device=device)
+        )
         done += len(names)
         if progress:
             progress(done, len(videos), "detecting")
+    return in_order(frames, videos)
+
+
+@torch.no_grad()
+def detect_batch(
+    model: TriDet,
+    store: FeatureStore,
+    names: list[str],
+    classes: tuple[str, ...],
+    durations_s: Mapping[str, float] | pd.Series,
+    settings: StudentSettings,
+    *,
+    device: torch.device | str = "cpu",
+) -> pd.DataFrame:
+    """Detections in some videos of a store, as one batch, in the columns of :func:`detect`.
+
+    Args:
+        model: put into eval mode.
+        store: holds the videos' features and clock.
+        names: videos, usually one batch of :func:`length_batches`.
+        classes: names, in the order of the model's outputs.
+        durations_s: by video; detections are cut to them.
+        settings: of the student.
+        device: where the model is.
+    """
+    features = [store[name] for name in names]
+    output = model.eval()(*pad_features(features, settings, torch.device(device)))
+    found = suppress(find_candidates(output, settings), settings)
+    return _to_frame(found, names, store, classes, durations_s)
+
+
+def in_order(frames: list[pd.DataFrame], videos: list[str]) -> pd.DataFrame:
+    """The batches' detections in one frame, in the order of ``videos``."""
     table = pd.concat(frames)
     place = pd.Index(videos).get_indexer(table["video"])
     return table.iloc[np.argsort(place, kind="stable")].reset_index(drop=True)
 
 
-def _length_batches(
-    names: list[str], store: FeatureStore, settings: StudentSettings
-) -> Iterator[list[str]]:
-    """Videos of similar length together, longest first, so that little padding is computed."""
-    names = sorted(names, key=store.num_snippets, reverse=True)
+def length_batches(lengths: Mapping[str, int], settings: StudentSettings) -> Iterator[list[str]]:
+    """Videos of similar length together, longest first, so that little padding is computed.
+
+    Args:
+        lengths: snippets of each video; the order of the videos does not matter.
+        settings: of the student.
+    """
+    names = sorted(lengths, key=lambda name: (-lengths[name], name))
     start = 0
     while start < len(names):
-        longest = store.num_snippets(names[start])
+        longest = lengths[names[start]]
         if settings.global_mean == "padded":
             longest = max(longest, settings.max_length)
         count = max(1, POSITIONS_PER_BATCH // longest)
@@ -203,18 +238,23 @@ def _length_batches(
         start += count
 
 
-def _to_frame(found: Found, names: list[str], dataset: Dataset) -> pd.DataFrame:
+def _to_frame(
+    found: Found,
+    names: list[str],
+    store: FeatureStore,
+    classes: tuple[str, ...],
+    durations_s: Mapping[str, float] | pd.Series,
+) -> pd.DataFrame:
     video = found.video.cpu().numpy()
     grid = found.segments.double().cpu().numpy()
     times_s = np.zeros_like(grid)
     for i, name in enumerate(names):
         rows = video == i
-        seconds = dataset.student_features.to_seconds(name, grid[rows])
-        times_s[rows] = np.clip(seconds, 0, dataset.videos.loc[name, "duration_s"])
+        times_s[rows] = np.clip(store.to_seconds(name, grid[rows]), 0, durations_s[name])
     return pd.DataFrame(
         {
             "video": np.array(names, dtype=object)[video],
-            "label": np.array(dataset.classes, dtype=object)[found.label.cpu().numpy()],
+            "label": np.array(classes, dtype=object)[found.label.cpu().numpy()],
             "t_start": times_s[:, 0],
             "t_end": times_s[:, 1],
             "score": found.scores.double().cpu().numpy(),

@@ -16,6 +16,8 @@ import pytest
 
 from fustal_core.pipeline import notebooks_dir, stage_names
 from fustal_core.reporting import MAIN_COLUMNS
+from fustal_core.results import read_ground_truth
+from fustal_core.stages import open_study
 
 STAGES = stage_names()
 
@@ -59,6 +61,18 @@ def test_the_run_directory_is_as_documented(smoke_run: Path) -> None:
     assert measured["data"].str.contains("simulated").all()
     quality = pd.read_csv(smoke_run / "05_analysis" / "pseudo_label_quality.csv")
     assert (quality["step"] == "EMA labels").sum() == 2
+
+
+def test_the_selected_labels_are_there_for_the_original_student(smoke_run: Path) -> None:
+    found = read_ground_truth(smoke_run / "02_selection" / "pseudo_labels.json", "validation")
+    study = open_study("simulated", "smoke", 0, smoke_run)
+    assert found.videos.index.tolist() == study.dataset.video_names("train")
+    columns = ["video", "label", "t_start", "t_end"]
+    found, selected = (
+        segments[columns].sort_values(columns, ignore_index=True)
+        for segments in (found.segments, study.selection().selected)
+    )
+    pd.testing.assert_frame_equal(found, selected, check_exact=True)
 
 
 def test_replaying_the_executed_notebooks_gives_equal_outputs(
