@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import resource
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +20,8 @@ import pandas as pd
 import torch
 from scipy.ndimage import gaussian_filter1d
 
+from fustal_core.data import load_dataset
+from fustal_core.files import write_json
 from fustal_core.generator import mine_snippets
 from fustal_core.metrics import THUMOS_TIOU, detection_map
 from fustal_core.progress import Progress
@@ -43,6 +47,7 @@ class Sizes:
         detections, videos, classes: of the evaluation.
         batch, length, channels: (B, T, H) of snippet mining.
         scored_videos, proposals: videos of the IoU score and proposals of each.
+        feature_videos, feature_channels: of the feature files that are read, 320 snippets each.
         simulation: settings of the simulated data.
     """
 
@@ -55,6 +60,8 @@ class Sizes:
     channels: int = 256
     scored_videos: int = 200
     proposals: int = 105
+    feature_videos: int = 100
+    feature_channels: int = 2048
     simulation: SimulatorSettings = field(default_factory=SimulatorSettings)
 
 
@@ -77,6 +84,7 @@ def run_benchmark(progress: Progress | None = None, sizes: Sizes | None = None) 
         bench_mining,
         bench_iou_score,
         bench_evaluator,
+        bench_loading,
     )
     rows = []
     for done, part in enumerate(parts, start=1):
@@ -109,6 +117,30 @@ def bench_evaluator(sizes: Sizes, rng: np.random.Generator) -> dict[str, Any]:
     size = f"{len(detections)} detections, {sizes.videos} videos, {sizes.classes} classes"
     agree = _difference(ours.to_numpy(), reference.to_numpy())
     return _row("detection mAP", size, ours_s, reference_s, agree, "100 x")
+
+
+def bench_loading(sizes: Sizes, rng: np.random.Generator) -> dict[str, Any]:
+    """A data folder, checked and loaded, beside reading the same files' arrays and no more."""
+    snippets, source = (
+        320,
+        {"folder": "features", "stride_frames": 16, "window_frames": 16, "fps": 25},
+    )
+    entry = {"duration": snippets * 16 / 25, "annotations": [{"segment": [1, 2], "label": "a"}]}
+    with tempfile.TemporaryDirectory() as name:
+        folder, database = Path(name), {}
+        (folder / "features").mkdir()
+        for i in range(sizes.feature_videos):
+            values = rng.random((snippets, sizes.feature_channels), dtype=np.float32)
+            np.save(folder / "features" / f"v{i:03d}.npy", values)
+            database[f"v{i:03d}"] = {"subset": ("training", "testing")[i % 2], **entry}
+        write_json(folder / "gt.json", {"database": database})
+        write_json(folder / "dataset.yaml", {"annotations": "gt.json", "features": source})
+        paths = sorted((folder / "features").iterdir())
+        reference_s, reference = _time(lambda: [np.load(path) for path in paths], repeats=3)
+        ours_s, ours = _time(lambda: load_dataset(folder), repeats=3)
+        agree = _difference(ours.generator_features.array.numpy(), np.concatenate(reference))
+    size = f"{len(paths)} videos, {sizes.feature_channels} channels"
+    return _row("loading features, reading alone", size, ours_s, reference_s, agree, "0.5 x")
 
 
 def bench_mining(sizes: Sizes, rng: np.random.Generator) -> dict[str, Any]:

@@ -5,21 +5,24 @@ Exit status: 0 done, 1 the work failed or the data is bad, 2 the command line is
 
 from __future__ import annotations
 
+import signal
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from fustal_core import cli_results
+from fustal_core import cli_data, cli_predict, cli_results
 from fustal_core.annotations import DataError
 from fustal_core.config import (
     PROFILES,
+    Settings,
     SettingsError,
     make_settings,
     parse_overrides,
     setting_names,
 )
+from fustal_core.locks import RunDirectoryBusyError, refuse_second_run, run_lock
 
 app = typer.Typer(
     help="FuSTAL: the quality of pseudo labels in weakly supervised temporal action localization.",
@@ -31,12 +34,26 @@ app = typer.Typer(
 
 def main() -> None:
     """Entry point: a user's mistake ends in a message and a status, never in a traceback."""
+    signal.signal(signal.SIGTERM, _interrupt)
     try:
         app()
     except SettingsError as error:
         sys.exit(_fail(error, 2))
-    except DataError as error:
+    except (DataError, RunDirectoryBusyError) as error:
         sys.exit(_fail(error, 1))
+    except OSError as error:
+        sys.exit(_fail(_explain(error), 1))
+
+
+def _interrupt(*_: object) -> None:
+    """What a scheduler's SIGTERM asks for is what Ctrl-C asks for."""
+    raise KeyboardInterrupt
+
+
+def _explain(error: OSError) -> str:
+    """A full disk, a directory that cannot be written, a file that cannot be read: which, and why."""
+    reason = error.strerror or str(error)
+    return f"{error.filename}: {reason}" if error.filename else reason
 
 
 def _fail(message: object, status: int) -> int:
@@ -60,30 +77,33 @@ def run(
         list[str] | None,
         typer.Option("--set", metavar="NAME=VALUE", help="Override a setting; see 'settings'."),
     ] = None,
+    trust_pickle: Annotated[
+        bool,
+        typer.Option("--trust-pickle", help="Load object arrays (W-TALC), which can run code."),
+    ] = False,
     force: Annotated[
         bool, typer.Option("--force", help="Take over a run directory made with other settings.")
     ] = False,
 ) -> None:
     """Run the study: the notebooks in order, with figures and tables; resumes what was begun."""
-    overrides = parse_overrides(set_ or [])
+    overrides: dict[str, Any] = parse_overrides(set_ or [])
+    if trust_pickle:
+        overrides["trust_pickle"] = True
     make_settings(data, profile, seed, overrides)  # refuse mistakes before the slow imports
 
     from fustal_core.pipeline import NotebookError, choose_stages, run_notebooks, to_stderr
     from fustal_core.rundir import claim_run_dir, default_run_dir, resolve_data, torch_device
-    from fustal_core.stages import load_data
 
     settings = make_settings(resolve_data(data), profile, seed, overrides)
     torch_device(settings)
     chosen = choose_stages(stages or [])
-    dataset = load_data(settings)
-    for warning in dataset.warnings:
-        to_stderr(f"{dataset.name}: {warning}")
-    fingerprint = dataset.fingerprint
-    del dataset  # the notebooks' kernels hold the data; this process needs it no more
     folder = run_dir or default_run_dir(settings)
-    claim_run_dir(folder, settings, force=force)
     try:
-        run_notebooks(chosen, settings, overrides, folder, fingerprint, say=to_stderr)
+        refuse_second_run(folder)  # at once, before the data is read
+        fingerprint = _data_fingerprint(settings)
+        with run_lock(folder):
+            claim_run_dir(folder, settings, force=force)
+            run_notebooks(chosen, settings, overrides, folder, fingerprint, say=to_stderr)
     except NotebookError as error:
         raise SystemExit(_fail(error, 1)) from None
     except KeyboardInterrupt:
@@ -91,6 +111,36 @@ def run(
     to_stderr(f"results: {folder}")
 
 
+def _data_fingerprint(settings: Settings) -> str:
+    """Check the data and say what is odd; with a problem, report all of them and end with status 1.
+
+    Nothing of the data is kept: the notebooks' kernels hold what they need.
+    """
+    if settings.data == "simulated":
+        from fustal_core.stages import load_data
+
+        return load_data(settings).fingerprint
+    from fustal_core.check import check_folder, to_text
+    from fustal_core.progress import show_progress
+
+    with show_progress("checking the data") as progress:
+        checked = check_folder(
+            Path(settings.data),
+            settings.features,
+            trust_pickle=settings.trust_pickle,
+            progress=progress,
+        )
+    if not checked.is_sound:
+        print(to_text(checked), file=sys.stderr)
+        raise SystemExit(_fail("the data is not sound; nothing was run", 1))
+    for line in (*checked.report.found, *checked.report.warnings):
+        print(f"{checked.folder.name}: {line}", file=sys.stderr)
+    return checked.fingerprint
+
+
+app.command()(cli_data.check)
+app.command()(cli_data.simulate)
+app.command()(cli_predict.predict)
 app.command()(cli_results.evaluate)
 app.command()(cli_results.audit)
 

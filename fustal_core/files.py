@@ -2,31 +2,74 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import json
 import os
 import tempfile
+import zipfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
 
+from fustal_core.progress import say_note
+
+_PARTIAL = "partial-"
+
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """A temporary path beside ``path`` that takes its place when the block ends without an error."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
-    os.close(handle)
-    temporary = Path(name)
+    """A temporary path beside ``path`` that takes its place when the block ends without an error.
+
+    The content reaches the disk before the name does, so that a power cut leaves no empty file.
+
+    Raises:
+        OSError: with ``path`` as its file name, whatever the block was writing when it failed.
+    """
+    temporary = None
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = _new_file_beside(path)
         yield temporary
         os.chmod(temporary, 0o644)
+        with temporary.open("rb") as written:
+            os.fsync(written.fileno())
         os.replace(temporary, path)
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno else str(error)
+        raise OSError(error.errno, reason, str(path)) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        if temporary is not None:
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
+
+
+def _new_file_beside(path: Path) -> Path:
+    prefix = f".{path.name}.{_PARTIAL}"
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=prefix, suffix=path.suffix)
+    os.close(handle)
+    return Path(name)
+
+
+def remove_partial_files(folder: Path, *, deep: bool = False) -> None:
+    """Remove what a killed process was writing in a folder.
+
+    Args:
+        deep: in the folders below it as well.
+    """
+    pattern = f".*.{_PARTIAL}*"
+    for path in folder.rglob(pattern) if deep else folder.glob(pattern):
+        path.unlink(missing_ok=True)
+
+
+def write_bytes(path: Path, content: bytes | memoryview) -> None:
+    """Write a file atomically."""
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(content)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -46,18 +89,43 @@ def write_parquet(path: Path, frame: pd.DataFrame) -> None:
         frame.to_parquet(temporary, index=False)
 
 
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file's content, in hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def save_checkpoint(path: Path, key: str, state: Mapping[str, Any]) -> None:
     """Save tensors and plain values atomically under a key that says which job they belong to."""
-    with atomic_path(path) as temporary:
-        torch.save({"key": key, **state}, temporary)
+    # Through memory: torch's own writer hides a full disk behind an error of another kind, and puts
+    # the file's temporary name into it.
+    buffer = io.BytesIO()
+    torch.save({"key": key, **state}, buffer)
+    write_bytes(path, buffer.getbuffer())
 
 
 def load_checkpoint(path: Path | None, key: str | None) -> dict[str, Any] | None:
     """The state saved under this key (None: any), on the CPU; None if there is no such checkpoint.
 
-    Only tensors and plain values are read (``weights_only``): a checkpoint cannot run code.
+    One that is damaged counts as none, and that is said. Only tensors and plain values are read
+    (``weights_only``): a checkpoint cannot run code.
     """
     if path is None or not path.exists():
         return None
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    return state if key in (None, state["key"]) else None
+    content = path.read_bytes()
+    try:
+        _check_sums(content)
+        state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        return state if key in (None, state["key"]) else None
+    except Exception as error:  # a damaged file makes the reader fail in a dozen ways
+        reason = str(error).partition("\n")[0]
+        say_note(f"{path}: not a readable checkpoint, going on without it ({reason})")
+        return None
+
+
+def _check_sums(content: bytes) -> None:
+    """Compare the check sums that ``torch.save`` writes and ``torch.load`` ignores."""
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        damaged = archive.testzip()
+    if damaged:
+        raise ValueError(f"wrong check sum of {damaged}")

@@ -9,13 +9,14 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fustal_core.config import Settings, SettingsError, make_settings, read_settings
-from fustal_core.files import atomic_path, write_text
-from fustal_core.progress import VARIABLE
+from fustal_core.files import atomic_path, remove_partial_files, write_text
+from fustal_core.locks import RunDirectoryBusyError, making_lock
+from fustal_core.progress import NOTE, VARIABLE
 from fustal_core.rundir import PACKAGE, Product, code_hash, hash_of, project_root
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ def run_notebooks(
     *,
     say: Say = print,
 ) -> list[str]:
-    """Execute notebooks in order; an unchanged one is skipped.
+    """Execute notebooks in order; an unchanged one is skipped, what a killed run left is removed.
 
     Args:
         stages: full names, see :func:`choose_stages`.
@@ -87,8 +88,12 @@ def run_notebooks(
         The notebooks that were executed.
 
     Raises:
-        NotebookError: a cell raised; the copy up to it is kept as ``NN_name.failed.ipynb``.
+        NotebookError: a cell raised or the kernel died; the copy up to there is kept as
+            ``NN_name.failed.ipynb``.
+        OSError: a file cannot be written.
+        KeyboardInterrupt: after the kernel was shut down.
     """
+    _remove_leftovers(run_dir)
     parameters = {
         "data": settings.data,
         "profile": settings.profile,
@@ -104,7 +109,7 @@ def run_notebooks(
         key = hash_of(_cell_sources(source), settings.model_dump(), fingerprint, code)
         product = Product(run_dir / name, key)
         target = product.folder / f"{name}.ipynb"
-        if product.is_made and target.exists():
+        if product.is_made and _is_whole(target):
             say(f"{name}: unchanged, skipped")
             continue
         say(f"{name}: running")
@@ -118,6 +123,20 @@ def run_notebooks(
     return executed
 
 
+def _remove_leftovers(run_dir: Path) -> None:
+    """Remove what killed runs left half-written, unless somebody is writing there at this moment."""
+    with suppress(RunDirectoryBusyError), making_lock(run_dir, patience_s=3):
+        remove_partial_files(run_dir, deep=True)
+
+
+def _is_whole(notebook: Path) -> bool:
+    """Whether an executed notebook can be read; one may have opened and changed it."""
+    try:
+        return bool(json.loads(notebook.read_text(encoding="utf-8"))["cells"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
 def _cell_sources(path: Path) -> list[str]:
     cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
     return ["".join(cell["source"]) for cell in cells]
@@ -126,6 +145,7 @@ def _cell_sources(path: Path) -> list[str]:
 def _execute(source: Path, target: Path, parameters: dict[str, Any]) -> None:
     import nbformat
     import papermill
+    from nbclient.exceptions import DeadKernelError
     from papermill.exceptions import PapermillExecutionError
 
     # papermill only warns about a parameter that the notebook does not have.
@@ -145,14 +165,23 @@ def _execute(source: Path, target: Path, parameters: dict[str, Any]) -> None:
                 cwd=str(source.parent),
                 progress_bar=False,
                 log_output=False,
+                coalesce_streams=True,  # how prints are cut into messages is up to chance
+                shutdown_kernel="immediate",  # it has nothing left to say but why it was interrupted
             )
-        except PapermillExecutionError as error:
+        except (PapermillExecutionError, DeadKernelError) as error:
             os.replace(temporary, failed)
             raise NotebookError(
-                f"{source.stem}: cell {error.exec_count} failed: {error.ename}: {error.evalue}\n"
-                f"the notebook up to there: {failed}"
+                f"{source.stem}: {_what_failed(error)}\nthe notebook up to there: {failed}"
             ) from None
         write_text(temporary, _without_stamps(nbformat.read(temporary, as_version=4)))
+
+
+def _what_failed(error: Exception) -> str:
+    from papermill.exceptions import PapermillExecutionError
+
+    if isinstance(error, PapermillExecutionError):
+        return f"cell {error.exec_count} failed: {error.ename}: {error.evalue}"
+    return "its kernel died; was it killed, for lack of memory perhaps?"
 
 
 def _ipc_kernel_manager(prefix: str) -> type:
@@ -167,13 +196,15 @@ def _ipc_kernel_manager(prefix: str) -> type:
 
 
 def _without_stamps(notebook: NotebookNode) -> str:
-    """The notebook as text without times of execution, so that equal runs give equal files."""
+    """The notebook as text without times and chance, so that equal runs give equal files."""
     import nbformat
 
     notebook.metadata.pop("papermill", None)
     for cell in notebook.cells:
         for key in ("papermill", "execution"):
             cell.metadata.pop(key, None)
+        if "injected-parameters" in cell.metadata.get("tags", []):
+            cell["id"] = "injected-parameters"  # papermill's is random
     return nbformat.writes(notebook) + "\n"
 
 
@@ -203,8 +234,9 @@ def _relay(log: Path, name: str, say: Say, over: threading.Event) -> None:
         while True:
             ending = over.wait(timeout=1)
             fresh = lines.readlines()
-            if fresh:
-                say(f"{name}:   {fresh[-1].strip()}")
+            for line in fresh:
+                if line.startswith(NOTE) or line is fresh[-1]:
+                    say(f"{name}:   {line.strip()}")
             if ending:
                 return
 

@@ -17,6 +17,7 @@ from pathlib import Path
 Progress = Callable[[int, int, str], None]
 
 VARIABLE = "FUSTAL_PROGRESS"
+NOTE = "note: "
 _SECONDS_BETWEEN_LINES = 2.0
 
 
@@ -50,6 +51,19 @@ def show_progress(what: str) -> Iterator[Progress]:
         yield update
     finally:
         bar.close()
+
+
+def say_note(message: str) -> None:
+    """Tell the user something unexpected that the work goes on from; no notebook shows it.
+
+    Goes where progress goes: to stderr, or as a line that starts with ``NOTE`` to ``fustal run``.
+    """
+    target = os.environ.get(VARIABLE)
+    if target is None:
+        print(f"{NOTE}{message}", file=sys.stderr, flush=True)
+        return
+    with Path(target).open("a") as file:
+        file.write(f"{NOTE}{message}\n")
 
 
 def _lines(what: str, target: Path) -> Progress:

@@ -47,3 +47,11 @@ def paper_iou_histogram() -> pd.DataFrame:
         ``true_positives`` (counts).
     """
     return _table("paper_iou_histogram.csv")
+
+
+def thumos14_summary() -> pd.DataFrame:
+    """What the public annotations of THUMOS'14 hold, in the columns of ``views.summary``.
+
+    Source: annotations of the ActionFormer release (``thumos14.json``), videos of the usual splits.
+    """
+    return _table("thumos14_summary.csv")

@@ -2,7 +2,8 @@
 
 Every product of a run (trained weights with their proposals, say) lies in a folder of its own beside a
 ``made.json`` with a key: a hash of the settings, seed, data, earlier products and source code it was
-made from. It is written last, so a product without it, or with another key, is made again.
+made from; and with the digests of its files. It is written last, so a product without it, with another
+key or with damaged files is made again.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ from fustal_core.config import (
     make_settings,
     read_settings,
 )
-from fustal_core.files import write_json
+from fustal_core.files import file_digest, remove_partial_files, write_json
+from fustal_core.progress import say_note
 
 PACKAGE = Path(__file__).parent
 _VERSIONS = ("torch", "numpy", "scipy", "pandas", "matplotlib", "papermill")
@@ -92,30 +94,32 @@ def claim_run_dir(run_dir: Path, settings: Settings, *, force: bool = False) -> 
             figures made with them are removed; trained products stay as far as they are still valid.
 
     Raises:
-        RunDirectoryError: other settings, listed; nothing is changed.
+        RunDirectoryError: other settings, listed, or unreadable ones; nothing is changed.
+        OSError: the directory cannot be written.
     """
     path = run_dir / "config.json"
-    changes = _changes_since(path, settings) if path.exists() else []
-    if changes and not force:
+    refusal = _refusal(path, settings) if path.exists() else ""
+    if refusal and not force:
         raise RunDirectoryError(
-            f"{run_dir} was made with other settings (there -> asked):\n  "
-            + "\n  ".join(changes)
-            + "\nChoose another run directory (--run-dir, run_dir), or --force to make it anew there."
+            f"{refusal}\nChoose another run directory (--run-dir, run_dir), or --force to make it "
+            "anew there."
         )
-    try:
-        if changes:
-            _remove_results(run_dir)
-        if changes or not path.exists():
-            write_json(path, settings.model_dump())
-    except OSError as error:
-        raise RunDirectoryError(f"{run_dir}: cannot be written: {error.strerror}") from None
+    if refusal:
+        _remove_results(run_dir)
+    if refusal or not path.exists():
+        write_json(path, settings.model_dump())
 
 
-def _changes_since(path: Path, settings: Settings) -> list[str]:
+def _refusal(path: Path, settings: Settings) -> str:
+    """Why a directory with this ``config.json`` is not one for these settings; empty if it is."""
     try:
-        return changed_settings(read_settings(path), settings)
+        changes = changed_settings(read_settings(path), settings)
     except SettingsError as error:
-        return [str(error)]
+        return f"what {path.parent} was made with cannot be read: {error}"
+    if not changes:
+        return ""
+    lines = "\n  ".join(changes)
+    return f"{path.parent} was made with other settings (there -> asked):\n  {lines}"
 
 
 def _remove_results(run_dir: Path) -> None:
@@ -185,18 +189,42 @@ def code_hash(modules: Iterable[str]) -> str:
 
 @dataclass(frozen=True)
 class Product:
-    """A folder of files that were made together, valid while its key is the same."""
+    """A folder of files that were made together, valid while its key is the same and they are whole."""
 
     folder: Path
     key: str
 
     @property
     def is_made(self) -> bool:
-        """Whether the files are there and were made from what the key says."""
+        """Whether all files are there as they were made, from what the key says."""
+        made = self._made
+        return made is not None and not self._damaged(made)
+
+    @property
+    def _made(self) -> dict[str, str] | None:
+        """Digests by file name, of a product that was finished under this key; else None."""
         try:
-            return json.loads((self.folder / "made.json").read_text())["key"] == self.key
+            content = json.loads((self.folder / "made.json").read_text(encoding="utf-8"))
+            return dict(content["files"]) if content["key"] == self.key else None
         except (OSError, ValueError, KeyError, TypeError):
-            return False
+            return None
+
+    def _damaged(self, made: dict[str, str]) -> list[str]:
+        """The files that are missing or not as they were made."""
+        there = {path.name: path for path in self._files()}
+        return [
+            name
+            for name, digest in made.items()
+            if name not in there or file_digest(there[name]) != digest
+        ]
+
+    def _files(self) -> list[Path]:
+        """What belongs to the product. Notebooks do not: one opens them, and saves them perhaps."""
+        return sorted(
+            path
+            for path in self.folder.glob("[!.]*")
+            if path.is_file() and path.name != "made.json" and path.suffix != ".ipynb"
+        )
 
     @property
     def checkpoint(self) -> Path:
@@ -205,13 +233,16 @@ class Product:
 
     def begin(self) -> None:
         """Declare the files incomplete before the first is written; remove a killed run's leftovers."""
+        damaged = self._damaged(self._made or {})
+        if damaged:
+            files = ", ".join(damaged)
+            say_note(f"{self.folder}: not as it was made, so it is made again: {files}")
         (self.folder / "made.json").unlink(missing_ok=True)
-        for path in self.folder.glob(".*"):
-            if path.is_file():  # JupyterLab keeps a folder .ipynb_checkpoints beside what it opens
-                path.unlink()
+        remove_partial_files(self.folder)
 
     def finish(self, *, keep_checkpoint: bool = False) -> None:
         """Declare the files complete; the checkpoint goes unless others start from it."""
-        write_json(self.folder / "made.json", {"key": self.key})
-        if not keep_checkpoint:
+        if not keep_checkpoint:  # first, so that none is left beside a product that is made
             self.checkpoint.unlink(missing_ok=True)
+        digests = {path.name: file_digest(path) for path in self._files()}
+        write_json(self.folder / "made.json", {"key": self.key, "files": digests})

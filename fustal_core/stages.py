@@ -6,21 +6,23 @@ the stage produced. Labels of test videos are used by :meth:`Study.measure` alon
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 import pandas as pd
-from safetensors.torch import load_file, save_file
-from torch import nn
+import torch
 
 from fustal_core.config import GenerationSettings, Settings, StudentSettings, make_settings
 from fustal_core.data import Dataset, load_dataset
-from fustal_core.files import atomic_path, write_parquet
+from fustal_core.features import FeatureStore
+from fustal_core.files import write_parquet
 from fustal_core.generation import propose, train_generator
 from fustal_core.generator import CrossVideoGenerator
+from fustal_core.locks import making_lock, run_lock
 from fustal_core.metrics import map_summary
 from fustal_core.progress import Progress, show_progress
 from fustal_core.results import write_detections
@@ -40,6 +42,7 @@ from fustal_core.simulator import simulate
 from fustal_core.student import TriDet
 from fustal_core.student_inference import detect
 from fustal_core.student_training import StudentResult, train_student
+from fustal_core.weights import WEIGHTS_FORMAT, load_model, save_model
 
 Method = Literal["cola", "cross-video"]
 LabelSource = Literal["selected", "raw", "truth"]
@@ -112,15 +115,20 @@ def open_study(
 
     Raises:
         SettingsError: bad settings, or a run directory made with others.
+        RunDirectoryBusyError: ``force`` while ``fustal run`` is at work there.
+        OSError: the run directory cannot be written.
     """
     settings = make_settings(resolve_data(data), profile, seed, overrides)
     folder = project_root() / run_dir if run_dir else default_run_dir(settings)
-    claim_run_dir(folder, settings, force=force)
+    with run_lock(folder) if force else nullcontext():
+        claim_run_dir(folder, settings, force=force)
     return Study(settings, folder)
 
 
-def load_data(settings: Settings) -> Dataset:
+def load_data(settings: Settings, cache: Path | None = None) -> Dataset:
     """The data of a run: simulated from its seed, or read and checked from its folder.
+
+    cache: folder for the features that exceed ``features.memory_gb``; None: all in memory.
 
     Raises:
         DataError: every problem of the folder.
@@ -128,7 +136,14 @@ def load_data(settings: Settings) -> Dataset:
     if settings.data == "simulated":
         with show_progress("simulating the data") as progress:
             return simulate(settings.simulation, settings.seed, progress)
-    return load_dataset(Path(settings.data))
+    with show_progress("reading the features") as progress:
+        return load_dataset(
+            Path(settings.data),
+            settings.features,
+            cache=cache,
+            trust_pickle=settings.trust_pickle,
+            progress=progress,
+        )
 
 
 class Study:
@@ -141,14 +156,20 @@ class Study:
 
     @cached_property
     def dataset(self) -> Dataset:
-        """The data; its features lie on the study's device."""
-        dataset = load_data(self.settings)
-        generator = dataset.generator_features.to(self.device)
+        """The data; its features lie on the study's device if there is room."""
+        dataset = load_data(self.settings, self.run_dir / "cache")
+        generator = self._on_device(dataset.generator_features)
         shared = dataset.student_features is dataset.generator_features
-        student = generator if shared else dataset.student_features.to(self.device)
+        student = generator if shared else self._on_device(dataset.student_features)
         dataset = replace(dataset, generator_features=generator, student_features=student)
         write_provenance(self.run_dir, self.settings, dataset.fingerprint, self.device)
         return dataset
+
+    def _on_device(self, store: FeatureStore) -> FeatureStore:
+        """The store on the GPU, if half of what is free there holds it; models need the rest."""
+        if self.device == "cuda" and store.nbytes > torch.cuda.mem_get_info()[0] / 2:
+            return store
+        return store.to(self.device)
 
     @property
     def data_name(self) -> str:
@@ -169,16 +190,9 @@ class Study:
         if method is not None:
             settings = settings.model_copy(update={"method": method})
         product = self._generation_product(settings)
-        if not product.is_made:
-            self._make_generation(settings, product)
-        model = CrossVideoGenerator(
-            self.dataset.generator_features.dim,
-            len(self.dataset.classes),
-            settings.hidden_channels,
-        )
-        model.load_state_dict(load_file(product.folder / "weights.safetensors"))
+        self._ensure(product, lambda: self._make_generation(settings, product))
         return Generation(
-            model.to(self.device).eval(),
+            load_model(product.folder / "weights.safetensors").model.to(self.device),
             pd.read_parquet(product.folder / "proposals_train.parquet"),
             pd.read_parquet(product.folder / "proposals_test.parquet"),
             pd.read_parquet(product.folder / "losses.parquet"),
@@ -191,8 +205,6 @@ class Study:
         )
 
     def _make_generation(self, settings: GenerationSettings, product: Product) -> None:
-        product.begin()
-
         def evaluate(model: CrossVideoGenerator) -> dict[str, float]:
             return self.measure(propose(model, self.dataset, "test", settings))
 
@@ -207,14 +219,13 @@ class Study:
                 evaluate=evaluate,
                 progress=progress,
             )
-        self._save_weights(product, model)
+        self._save_weights(product, model, settings)
         write_parquet(product.folder / "losses.parquet", losses)
         write_parquet(product.folder / "evaluations.parquet", evaluations)
         for subset in ("train", "test"):
             with show_progress(f"proposals of {subset} videos ({settings.method})") as progress:
                 proposals = propose(model, self.dataset, subset, settings, progress)
-            self._save_segments(product, f"proposals_{subset}", proposals)
-        product.finish()
+            self._save_segments(product, f"proposals_{subset}", proposals, subset)
 
     def selection(self) -> Selection:
         """Stage 2 on the proposals of the settings' generator."""
@@ -242,11 +253,14 @@ class Study:
         name = f"{labels}{'+ema' if distill else ''}"
         product = self._student_product(name, settings, labels)
         if not product.is_made:
-            self._make_student(settings, labels, product, distill)
-        model = TriDet(self.dataset.student_features.dim, len(self.dataset.classes), settings)
-        model.load_state_dict(load_file(product.folder / "weights.safetensors"))
+            segments = self._labels(labels)
+            initial = self._phase_one(labels, segments)
+            self._ensure(
+                product,
+                lambda: self._make_student(settings, segments, product, initial, distill),
+            )
         return Student(
-            model.to(self.device).eval(),
+            load_model(product.folder / "weights.safetensors").model.to(self.device),
             pd.read_parquet(product.folder / "detections.parquet"),
             pd.read_parquet(product.folder / "history.parquet"),
             pd.read_parquet(product.folder / "ema_labels.parquet"),
@@ -268,35 +282,38 @@ class Study:
             inputs += [generation.key, self.settings.selection.model_dump()]
         return self._product(f"03_training/{name}", _STUDENT_CODE, inputs)
 
-    def _phase_one(self, labels: LabelSource) -> Path:
+    def _phase_one(self, labels: LabelSource, segments: pd.DataFrame) -> Path:
         """The state after the epochs on the given labels, from which both continuations start."""
         settings = self._student_settings(labels)
         settings = settings.model_copy(update={"epochs": settings.switch_epoch})
         product = self._student_product(f"{labels}_phase_one", settings, labels)
-        if not product.is_made:
-            product.begin()
-            self._train(settings, labels, product, None, distill=False)
-            product.finish(keep_checkpoint=True)
+        self._ensure(
+            product,
+            lambda: self._train(settings, segments, product, None, distill=False),
+            keep_checkpoint=True,
+        )
         return product.checkpoint
 
     def _make_student(
-        self, settings: StudentSettings, labels: LabelSource, product: Product, distill: bool
+        self,
+        settings: StudentSettings,
+        segments: pd.DataFrame,
+        product: Product,
+        initial: Path,
+        distill: bool,
     ) -> None:
-        initial = self._phase_one(labels)
-        product.begin()
-        result = self._train(settings, labels, product, initial, distill)
-        self._save_weights(product, result.model)
+        result = self._train(settings, segments, product, initial, distill)
+        self._save_weights(product, result.model, settings)
         write_parquet(product.folder / "history.parquet", result.history)
         write_parquet(product.folder / "ema_labels.parquet", result.ema_labels)
         with show_progress(f"detections ({product.folder.name})") as progress:
             detections = self._detect(result.model, settings, progress)
-        self._save_segments(product, "detections", detections)
-        product.finish()
+        self._save_segments(product, "detections", detections, "test")
 
     def _train(
         self,
         settings: StudentSettings,
-        labels: LabelSource,
+        segments: pd.DataFrame,
         product: Product,
         initial: Path | None,
         distill: bool,
@@ -305,7 +322,7 @@ class Study:
             return train_student(
                 settings,
                 self.dataset,
-                self._labels(labels),
+                segments,
                 self.settings.seed,
                 device=self.device,
                 checkpoint=product.checkpoint,
@@ -326,17 +343,41 @@ class Study:
     ) -> pd.DataFrame:
         return detect(model, self.dataset, "test", settings, device=self.device, progress=progress)
 
+    def _ensure(
+        self, product: Product, make: Callable[[], object], *, keep_checkpoint: bool = False
+    ) -> None:
+        """Make a product that is not there; nobody else makes one in this run directory meanwhile."""
+        if product.is_made:
+            return
+        with making_lock(self.run_dir):
+            if not product.is_made:  # another process may have made it while this one waited
+                product.begin()
+                make()
+                product.finish(keep_checkpoint=keep_checkpoint)
+
     def _product(self, name: str, modules: tuple[str, ...], inputs: Any) -> Product:
         key = hash_of(
-            inputs, self.settings.seed, self.dataset.fingerprint, self.device, code_hash(modules)
+            inputs,
+            self.settings.seed,
+            self.dataset.fingerprint,
+            self.device,
+            code_hash(modules),
+            WEIGHTS_FORMAT,
         )
         return Product(self.run_dir / name, key)
 
-    def _save_weights(self, product: Product, model: nn.Module) -> None:
-        state = {name: value.cpu().contiguous() for name, value in model.state_dict().items()}
-        with atomic_path(product.folder / "weights.safetensors") as temporary:
-            save_file(state, temporary)
+    def _save_weights(
+        self,
+        product: Product,
+        model: CrossVideoGenerator | TriDet,
+        settings: GenerationSettings | StudentSettings,
+    ) -> None:
+        path = product.folder / "weights.safetensors"
+        save_model(path, model, settings, self.dataset, self.settings.seed)
 
-    def _save_segments(self, product: Product, name: str, segments: pd.DataFrame) -> None:
+    def _save_segments(
+        self, product: Product, name: str, segments: pd.DataFrame, subset: str
+    ) -> None:
         write_parquet(product.folder / f"{name}.parquet", segments)
-        write_detections(product.folder / f"{name}.json", segments, self.data_name)
+        videos = self.dataset.video_names(subset)
+        write_detections(product.folder / f"{name}.json", segments, self.data_name, videos)

@@ -1,0 +1,274 @@
+"""Killed, run twice, out of space, damaged: what a run directory goes through, done to it here."""
+
+from __future__ import annotations
+
+import os
+import random
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+from test_cli import assert_refused, fustal
+
+from fustal_core.locks import RunDirectoryBusyError, making_lock, refuse_second_run, run_lock
+
+SETTINGS = {"generation.iterations": 60, "generation.checkpoint_every": 5, "student.epochs": 3}
+ASSIGNMENTS = [part for name, value in SETTINGS.items() for part in ("--set", f"{name}={value}")]
+SMOKE = ["run", "generation", "selection", "training", "--profile", "smoke", *ASSIGNMENTS]
+LONG = ["run", "generation", "--profile", "smoke", "--set", "generation.iterations=100000"]
+LONG += ["--set", "generation.checkpoint_every=10"]
+
+
+def start(*arguments: str | Path) -> subprocess.Popen:
+    """The command in a process group of its own, not waited for."""
+    command = [sys.executable, "-m", "fustal_core", *map(str, arguments)]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+
+
+def contents(run_dir: Path) -> dict[str, bytes]:
+    """Every file below a run directory, hidden ones too; its own path is not part of a result."""
+    own = str(run_dir).encode()
+    paths = [path for path in run_dir.rglob("*") if path.is_file()]
+    return {str(p.relative_to(run_dir)): p.read_bytes().replace(own, b"RUN") for p in paths}
+
+
+def assert_equal_results(run_dir: Path, reference: Path) -> None:
+    found, expected = contents(run_dir), contents(reference)
+    assert sorted(found) == sorted(expected)
+    assert [name for name in expected if found[name] != expected[name]] == []
+
+
+def wait_until(condition: Callable[[], object], seconds: float = 120) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.02)
+
+
+def holder(lock: Path) -> int:
+    """The process that a lock's file names, 0 if none."""
+    text = lock.read_text() if lock.exists() else ""
+    return int(text) if text.endswith("\n") else 0
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run_dir = tmp_path_factory.mktemp("undisturbed")
+    result = fustal(*SMOKE, "--run-dir", run_dir)
+    assert result.returncode == 0, result.stderr
+    return run_dir
+
+
+# --- killed ---------------------------------------------------------------------------------------
+
+
+def test_killed_at_random_moments_it_ends_with_the_same_bits(
+    undisturbed: Path, tmp_path: Path
+) -> None:
+    """Tables, figures, notebooks, weights, everything: of the group killed, and of the parent alone."""
+    rng = random.Random(3)
+    for kill in (os.killpg, os.kill, os.killpg, os.kill):
+        process = start(*SMOKE, "--run-dir", tmp_path)
+        wait_until(lambda: holder(tmp_path / ".lock") == process.pid)  # noqa: B023
+        time.sleep(rng.uniform(0.5, 9))
+        kill(process.pid, signal.SIGKILL)
+        process.wait()
+        process.stderr.close()
+    result = fustal(*SMOKE, "--run-dir", tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert_equal_results(tmp_path, undisturbed)
+
+
+WRITES = """
+import os, signal, sys
+from pathlib import Path
+from fustal_core.stages import open_study
+
+run_dir, name, count, moment = sys.argv[1:]
+left, replace = int(count), os.replace
+
+def replace_or_die(source, target):
+    global left
+    left -= Path(target).name == name
+    if left == 0:
+        if moment == "before":
+            os.truncate(source, os.path.getsize(source) // 2)
+        else:
+            replace(source, target)
+        os.kill(os.getpid(), signal.SIGKILL)
+    replace(source, target)
+
+os.replace = replace_or_die
+study = open_study(profile="smoke", run_dir=run_dir, overrides=SETTINGS)
+study.generation()
+"""
+WRITES = WRITES.replace("SETTINGS", repr(SETTINGS))
+
+
+def test_killed_while_it_writes_it_ends_with_the_same_bits(
+    undisturbed: Path, tmp_path: Path
+) -> None:
+    """One run, killed again and again: with half a file written, or a file written and nothing after."""
+    moments = [
+        ("config.json", 1, "before"),
+        ("provenance.json", 1, "before"),
+        ("checkpoint.pt", 3, "before"),
+        ("checkpoint.pt", 4, "after"),
+        ("weights.safetensors", 1, "before"),
+        ("proposals_train.parquet", 1, "before"),
+        ("proposals_test.json", 1, "after"),
+        ("made.json", 1, "before"),
+    ]
+    for name, count, moment in moments:
+        command = [sys.executable, "-c", WRITES, str(tmp_path), name, str(count), moment]
+        result = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert result.returncode == -signal.SIGKILL, (name, result.stderr)
+    assert list(tmp_path.rglob(".*.partial-*"))
+    shutil.rmtree(undisturbed / "none", ignore_errors=True)
+    result = fustal("run", "generation", "--profile", "smoke", *ASSIGNMENTS, "--run-dir", tmp_path)
+    assert result.returncode == 0, result.stderr
+    expected = contents(undisturbed)
+    expected = {name: expected[name] for name in expected if not name.startswith(("02_", "03_"))}
+    assert contents(tmp_path) == expected
+
+
+def test_a_dead_kernel_and_a_scheduler_are_answered_in_a_line(tmp_path: Path) -> None:
+    process = start(*LONG, "--run-dir", tmp_path)
+    wait_until((tmp_path / "01_generation/cola/checkpoint.pt").exists)
+    os.kill(holder(tmp_path / ".making.lock"), signal.SIGKILL)
+    _, said = process.communicate()
+    assert process.returncode == 1
+    assert "01_generation: its kernel died" in said
+    assert "Traceback" not in said
+
+    process = start(*LONG, "--run-dir", tmp_path)
+    wait_until(lambda: holder(tmp_path / ".making.lock"))
+    kernel = holder(tmp_path / ".making.lock")
+    os.kill(process.pid, signal.SIGTERM)
+    _, said = process.communicate()
+    assert process.returncode == 1
+    assert said.endswith("fustal: interrupted; the same command goes on from here\n")
+    assert "Traceback" not in said
+    with pytest.raises(ProcessLookupError):
+        os.kill(kernel, 0)
+
+
+# --- two at once ----------------------------------------------------------------------------------
+
+
+def test_a_second_run_is_refused_until_the_first_is_dead(tmp_path: Path) -> None:
+    first = start(*LONG, "--run-dir", tmp_path)
+    wait_until((tmp_path / "01_generation/cola/checkpoint.pt").exists)
+    settings = (tmp_path / "config.json").read_bytes()
+    said = f"another run is at work in {tmp_path} (process {first.pid})"
+    assert_refused(fustal(*LONG, "--run-dir", tmp_path), 1, said)
+    other = ["--set", "generation.batch_size=2", "--force"]
+    assert_refused(fustal(*LONG, *other, "--run-dir", tmp_path), 1, said)
+    assert (tmp_path / "config.json").read_bytes() == settings
+    kernel = holder(tmp_path / ".making.lock")
+    first.kill()
+    first.communicate()
+    with run_lock(tmp_path), making_lock(tmp_path):  # its kernel has noticed
+        assert holder(tmp_path / ".lock") == holder(tmp_path / ".making.lock") == os.getpid()
+        assert kernel != os.getpid()
+
+
+def test_locks(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    refuse_second_run(folder)
+    assert not folder.exists()
+    with run_lock(folder):
+        with pytest.raises(RunDirectoryBusyError, match=rf"at work in .*\(process {os.getpid()}\)"):
+            refuse_second_run(folder)
+        with making_lock(folder):  # the other lock: a run's kernel makes what the run waits for
+            pass
+    refuse_second_run(folder)
+    assert contents(folder) == {".lock": b"", ".making.lock": b""}
+
+
+def test_making_waits_for_another_process_and_then_gives_up(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    other = FileLock(tmp_path / ".making.lock")
+    other.acquire()
+    (tmp_path / ".making.lock").write_text("4711\n")
+    with (
+        pytest.raises(RunDirectoryBusyError, match=r"process 4711.*JupyterLab; wait until it"),
+        making_lock(tmp_path, patience_s=1),
+    ):
+        raise AssertionError
+    other.release()
+    with making_lock(tmp_path, patience_s=1):
+        pass
+
+
+# --- no space, no permission ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("limit", "name"), [(8_000, "checkpoint.pt"), (40_000, "generation.ipynb")]
+)
+def test_out_of_space_it_says_where_and_goes_on_with_space(
+    undisturbed: Path, tmp_path: Path, limit: int, name: str
+) -> None:
+    """A limit to the size of files stands for the end of the disk: writing fails in the same way."""
+    arguments = ["run", "generation", "--profile", "smoke", *ASSIGNMENTS, "--run-dir", tmp_path]
+    command = [sys.executable, "-m", "fustal_core", *map(str, arguments)]
+    result = subprocess.run(
+        command,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert_refused(result, 1, "File too large", name)
+    assert fustal(*arguments).returncode == 0
+    expected = contents(undisturbed)
+    assert contents(tmp_path) == {
+        name: expected[name] for name in expected if not name.startswith(("02_", "03_"))
+    }
+
+
+@pytest.mark.parametrize("name", ["file", "file/below"])
+def test_what_cannot_be_a_run_directory_is_said(tmp_path: Path, name: str) -> None:
+    (tmp_path / "file").write_text("mine")
+    result = fustal("run", "data", "--profile", "smoke", "--run-dir", tmp_path / name)
+    assert_refused(result, 1, str(tmp_path / name), "cannot be written as a run directory")
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+# --- damaged --------------------------------------------------------------------------------------
+
+
+def test_what_was_damaged_is_made_again(undisturbed: Path, tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    shutil.copytree(undisturbed, run_dir)
+    generation, training = run_dir / "01_generation", run_dir / "03_training"
+    truncate = [
+        generation / "cola/weights.safetensors",
+        generation / "cross-video/proposals_train.parquet",
+        run_dir / "02_selection/02_selection.ipynb",
+        training / "selected/made.json",
+        training / "selected/detections.parquet",
+        training / "raw_phase_one/checkpoint.pt",
+    ]
+    for path in truncate:
+        os.truncate(path, path.stat().st_size // 2)
+    (generation / "claims.csv").unlink()
+    (training / "students.md").write_text("")
+    (training / "truth/.history.parquet.partial-abc.parquet").write_text("left by a kill")
+    # the kernels run from the same checkout, so the path in their notebooks is what must agree
+    result = fustal(*SMOKE, "--run-dir", run_dir)
+    assert result.returncode == 0, result.stderr
+    said = "not as it was made, so it is made again: "
+    assert f"{generation}: {said}claims.csv" in result.stderr
+    assert f"{generation / 'cola'}: {said}weights.safetensors" in result.stderr
+    assert f"{training}: {said}students.md" in result.stderr
+    assert_equal_results(run_dir, undisturbed)
