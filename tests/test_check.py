@@ -3,19 +3,12 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from cli_helpers import fustal
 from layout_helpers import LAYOUTS, LayoutFolder, values, write_wtalc
-
-
-def fustal(*arguments: str | Path) -> subprocess.CompletedProcess:
-    """Run the command in a process of its own."""
-    command = [sys.executable, "-m", "fustal_core", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
 def damage(folder: LayoutFolder) -> None:

@@ -3,31 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import signal
-import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
-from safetensors.numpy import load_file
-
-
-def fustal(*arguments: str | Path) -> subprocess.CompletedProcess:
-    """Run the command in a process of its own."""
-    command = [sys.executable, "-m", "fustal_core", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
-
-
-def assert_refused(result: subprocess.CompletedProcess, status: int, *fragments: str) -> None:
-    assert result.returncode == status, result.stderr
-    assert "Traceback" not in result.stderr
-    for fragment in fragments:
-        assert fragment in result.stderr
+from cli_helpers import assert_refused, fustal
 
 
 @pytest.fixture
@@ -130,37 +113,6 @@ def test_a_run_directory_of_other_settings_is_not_mixed(tmp_path: Path) -> None:
     assert (tmp_path / "config.json").read_text() == before
     assert fustal(*changed, "--force").returncode == 0
     assert json.loads((tmp_path / "config.json").read_text())["generation"]["iterations"] == 7
-
-
-def test_a_killed_run_goes_on_to_the_same_bits(tmp_path: Path) -> None:
-    arguments = ["run", "generation", "--profile", "smoke", "--set", "generation.iterations=300"]
-    undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
-    assert fustal(*arguments, "--run-dir", undisturbed).returncode == 0
-
-    command = [sys.executable, "-m", "fustal_core", *arguments, "--run-dir", str(killed)]
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, start_new_session=True)
-    product = killed / "01_generation" / "cross-video"
-    wait_for(product / "checkpoint.pt")
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    assert not (product / "made.json").exists()
-
-    again = fustal(*arguments, "--run-dir", killed)
-    assert again.returncode == 0, again.stderr
-    weights = [
-        load_file(run / "01_generation/cross-video/weights.safetensors")
-        for run in (undisturbed, killed)
-    ]
-    for name, value in weights[0].items():
-        np.testing.assert_array_equal(value, weights[1][name])
-
-
-def wait_for(path: Path, seconds: float = 120) -> None:
-    """Wait until a file appears."""
-    end = time.monotonic() + seconds
-    while not path.exists():
-        assert time.monotonic() < end, f"{path} did not appear"
-        time.sleep(0.01)
 
 
 def test_real_data_takes_the_same_road(data_folder: Path, tmp_path: Path) -> None:

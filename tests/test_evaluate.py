@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from test_cli import assert_refused, fustal
+from cli_helpers import assert_refused, fustal
 
 from fustal_core.cli_results import choose_averages, parse_tiou
 from fustal_core.config import SettingsError

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from test_cli import assert_refused, fustal
+from cli_helpers import assert_refused, fustal
 
 from fustal_core.annotations import DataError
 from fustal_core.config import SettingsError

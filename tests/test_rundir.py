@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import pickle
 from pathlib import Path
 
 import pandas as pd
@@ -78,8 +77,9 @@ def test_an_unreadable_configuration_needs_force(tmp_path: Path) -> None:
 def test_a_run_directory_that_is_a_file_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_text("")
-    with pytest.raises(RunDirectoryError, match="cannot be written"):
+    with pytest.raises(OSError, match=r"config\.json"):
         claim_run_dir(path, SETTINGS)
+    assert path.read_text() == ""
 
 
 def test_default_run_dir_names_data_profile_and_seed(tmp_path: Path) -> None:
@@ -204,12 +204,28 @@ class Bomb:
         return os.mkdir, (str(self.path),)
 
 
-def test_loading_a_checkpoint_runs_no_code(tmp_path: Path) -> None:
+def test_loading_a_checkpoint_runs_no_code(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     path, trace = tmp_path / "checkpoint.pt", tmp_path / "trace"
     torch.save({"key": "key", "state": Bomb(trace)}, path)
-    with pytest.raises(pickle.UnpicklingError):
-        load_checkpoint(path, "key")
+    assert load_checkpoint(path, "key") is None
     assert not trace.exists()
+    assert "checkpoint.pt: not a readable checkpoint" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("damage", ["truncated", "a byte changed"])
+def test_a_damaged_checkpoint_counts_as_none(
+    tmp_path: Path, capsys: pytest.CaptureFixture, damage: str
+) -> None:
+    path = tmp_path / "checkpoint.pt"
+    save_checkpoint(path, "key", {"weights": torch.arange(1000)})
+    content = bytearray(path.read_bytes())
+    if damage == "truncated":
+        content = content[: len(content) // 2]
+    else:
+        content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    assert load_checkpoint(path, "key") is None
+    assert "going on without it" in capsys.readouterr().err
 
 
 def test_taking_over_removes_the_other_settings_results_and_keeps_products(tmp_path: Path) -> None:
@@ -229,7 +245,7 @@ def test_a_product_begun_again_is_not_made(tmp_path: Path) -> None:
     product = Product(tmp_path / "p", "a")
     write_text(product.folder / "weights", "a")
     product.finish()
-    write_text(product.folder / ".weights.left-by-a-kill", "b")
+    write_text(product.folder / ".weights.partial-of-a-kill", "b")
     (product.folder / ".ipynb_checkpoints").mkdir()
     Product(product.folder, "b").begin()
     assert not product.is_made

@@ -17,10 +17,10 @@ import pandas as pd
 import pytest
 import torch
 import yaml
+from cli_helpers import assert_refused, fustal, wait_for
 from filelock import FileLock
 from safetensors.numpy import load_file
 from simulate_helpers import annotations_of
-from test_cli import assert_refused, fustal, wait_for
 
 from fustal_core.annotations import Annotations
 from fustal_core.data import Dataset, load_dataset
