@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -113,7 +113,7 @@ def read_json(path: Path, report: Report) -> object:
         return dict(pairs)
 
     try:
-        return json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=unique)
+        return json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=unique)
     except FileNotFoundError:
         report.problem("missing file", f"{path}: no such file")
     except OSError as error:
@@ -129,9 +129,10 @@ def _read_segment(entry: object, where: str, report: Report) -> tuple[str, float
         report.problem("annotation", f"{where}: found {entry!r}, expected segment and label")
         return None
     label, segment = entry.get("label"), entry.get("segment")
-    if not isinstance(label, str) or not label.strip():
+    if not isinstance(label, str) or not label.strip() or not label.isprintable():
         report.problem("annotation", f"{where}: label {label!r}, expected a class name")
         return None
+    label = label.strip()
     times = [_number(value) for value in segment] if isinstance(segment, list) else []
     if len(times) != 2 or not all(map(math.isfinite, times)):
         report.problem(
@@ -148,30 +149,39 @@ def _read_segment(entry: object, where: str, report: Report) -> tuple[str, float
     return label, start, end
 
 
+def is_file_name(video: str) -> bool:
+    """Whether a video's name can be that of its file."""
+    is_name = video.isprintable() and video not in {"", ".", ".."}
+    return is_name and "/" not in video and "\\" not in video
+
+
 def _read_video(
-    video: str, entry: object, where: str, report: Report
-) -> tuple[tuple[str, float, float, float], list]:
+    video: str, entry: object, where: str, needed: Sequence[str], report: Report
+) -> tuple[tuple[str, float, float, float], list] | None:
     """(subset, duration, fps, frames) of one database entry and its annotations."""
-    if not isinstance(entry, Mapping):
-        report.problem("annotation", f"{where}: found {entry!r}, expected an object")
-        return ("", math.nan, math.nan, math.nan), []
-    is_file_name = video.isprintable() and video not in {"", ".", ".."}
-    if not is_file_name or "/" in video or "\\" in video:
+    if not is_file_name(video):
         report.problem(
             "annotation",
-            f"{where}: its name is also a file name, expected no slash or control character",
+            f"{where!a}: its name is also a file name, expected no slash or control character",
         )
+        return None
+    if not isinstance(entry, Mapping):
+        report.problem("annotation", f"{where}: found {entry!r}, expected an object")
+        return None
     subset = entry.get("subset")
     if not isinstance(subset, str):
         report.problem("annotation", f"{where}: subset {subset!r}, expected a name such as 'train'")
         subset = ""
     values = {}
     for key in ("duration", "fps", "frames"):
-        values[key] = _number(entry[key]) if key in entry else math.nan
-        if key in entry and not (math.isfinite(values[key]) and values[key] > 0):
-            report.problem(
-                "annotation", f"{where}: {key} {entry[key]!r}, expected a positive number"
-            )
+        value = entry.get(key)
+        values[key] = _number(value)
+        if value is None and key not in needed:
+            continue
+        if value is None and key not in entry:
+            report.problem("annotation", f"{where}: no {key}, expected a positive number")
+        elif not (math.isfinite(values[key]) and values[key] > 0):
+            report.problem("annotation", f"{where}: {key} {value!r}, expected a positive number")
             values[key] = math.nan
     annotations = entry.get("annotations")
     if not isinstance(annotations, list):
@@ -180,8 +190,10 @@ def _read_video(
     return (subset, *values.values()), annotations
 
 
-def read_annotations(path: Path, report: Report) -> Annotations | None:
+def read_annotations(path: Path, report: Report, needed: Sequence[str] = ()) -> Annotations | None:
     """Read an ActivityNet-style file; problems go to ``report``, sound entries are returned.
+
+    needed: which of "duration", "fps" and "frames" every video must state.
 
     Returns ``None`` when the file has no database at all.
     """
@@ -194,10 +206,20 @@ def read_annotations(path: Path, report: Report) -> Annotations | None:
             "annotation", f"{path}: expected an object with a non-empty 'database' of videos"
         )
         return None
+    return parse_database(path, database, report, needed)
+
+
+def parse_database(
+    path: Path, database: Mapping[str, object], report: Report, needed: Sequence[str] = ()
+) -> Annotations:
+    """The sound entries of a database (video -> entry); problems go to ``report``."""
     videos, rows = {}, []
     for video, entry in database.items():
         where = f"{path}: video {video}"
-        videos[video], annotations = _read_video(video, entry, where, report)
+        read = _read_video(video, entry, where, needed, report)
+        if read is None:
+            continue
+        videos[video], annotations = read
         for position, annotation in enumerate(annotations):
             segment = _read_segment(annotation, f"{where}: annotation {position}", report)
             if segment is not None:

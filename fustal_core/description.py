@@ -1,7 +1,7 @@
 """``dataset.yaml``: what a data folder holds, in words that a person writes (data.md, layout 6).
 
-Every key but ``features`` and ``annotations`` has a default, and those two may be left out where a
-released layout is recognised (:mod:`fustal_core.layouts`); what the file says wins.
+Only ``features`` and ``annotations`` are needed, and where a released layout is recognised
+(:mod:`fustal_core.layouts`) not even those; what the file says wins.
 """
 
 from __future__ import annotations
@@ -40,11 +40,12 @@ class FeatureSource(BaseModel):
 class Description(BaseModel):
     """What a data folder holds; paths are relative to it.
 
+    name: left out, the folder's own.
     layout: the released layout that the rest follows; left out: recognised.
     train_subset, test_subset: spellings of the annotations; left out: the split files decide, or
         the usual meaning of the spellings found.
     splits: name of the files that list the videos, a line each; ``{subset}`` is "train" or "test".
-    classes: all names that may occur; left out: those of the training videos.
+    classes: all names that may occur; left out: those of THUMOS'14 if most are, else those found.
     outside_segments: ``keep`` accepts annotated segments beyond their video's stated duration; they
         stay in what is measured.
     origin: "simulated" marks what ``fustal simulate`` wrote, so that no table calls it real.
@@ -76,6 +77,10 @@ def read_yaml(path: Path, report: Report) -> dict[str, Any]:
         return {}
     except (OSError, ValueError, yaml.YAMLError) as error:
         report.problem("dataset.yaml", f"{path}: not readable YAML: {' '.join(str(error).split())}")
+        return {}
+    odd = [key for key in content if not isinstance(key, str)] if isinstance(content, dict) else []
+    if odd:
+        report.problem("dataset.yaml", f"{path}: key {odd[0]!r}, expected a name")
         return {}
     if not isinstance(content, dict):
         found, keys = type(content).__name__, ", ".join(Description.model_fields)

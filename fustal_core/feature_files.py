@@ -14,7 +14,7 @@ from fustal_core.annotations import Report
 from fustal_core.description import FILE, STREAMS, FeatureSource
 
 FEW_SNIPPETS = 5
-"""Feature length and duration, or a segment and its video's end, may disagree by this many."""
+"""Feature length and duration may disagree by this many."""
 
 LONG_VIDEO_SLACK = 0.002
 """And by this share of a long video: 30 frames a second stated for 29.97 is 0.1 %."""
@@ -42,7 +42,7 @@ class FeatureFile:
         return self.shape[0]
 
 
-Arrays = dict[str, tuple[FeatureFile | np.ndarray, ...]]
+Arrays = dict[str, tuple[FeatureFile | np.ndarray | None, ...]]
 """Video -> its array (T, D), or those of its streams."""
 
 
@@ -52,6 +52,8 @@ class SourceFiles:
 
     key: "features" or "student_features", as in dataset.yaml.
     arrays: of the videos whose files are sound so far.
+    unused: (video, its path, array) of sound files whose video has another problem: their values
+        are still looked at, so that all is said at once.
     names: video -> what problems call its arrays (their paths).
     fps: video -> frames a second of the frames that stride and window count.
     """
@@ -61,6 +63,7 @@ class SourceFiles:
     arrays: Arrays
     names: dict[str, tuple[str, ...]]
     fps: dict[str, float]
+    unused: tuple[tuple[str, str, FeatureFile | np.ndarray], ...] = ()
 
     @property
     def dim(self) -> int:
@@ -83,18 +86,21 @@ def open_source(
         key: of the source in dataset.yaml.
         source: where the files lie and how they were cut.
         videos: index ``video``, columns ``subset`` ("train" or "test"), ``duration_s``, ``fps``.
-        report: gets every problem, but those of :func:`check_shapes` and :func:`check_lengths`.
+        report: gets every problem, but those that :func:`check_shapes` and :func:`check_lengths` find.
+
+    Returns:
+        With ``None`` in the place of a stream that cannot be read, until :func:`check_shapes`.
     """
-    paths = {video: _paths(folder, source, video, subset) for video, subset in _roles(videos)}
+    paths = {v: _paths(folder, source, v, subset) for v, subset in videos["subset"].items()}
     missing = sorted({p.parent for files in paths.values() for p in files if not p.parent.is_dir()})
     for parent in missing:
         report.problem("missing file", f"{parent}: no such folder ({key}.folder of the data)")
     arrays: Arrays = {}
     for video, files in paths.items():
-        if any(path.parent in missing for path in files):
-            continue
-        opened = [_open_array(path, video, report) for path in files]
-        if all(array is not None for array in opened):
+        opened = [
+            None if path.parent in missing else _open_array(path, video, report) for path in files
+        ]
+        if any(array is not None for array in opened):
             arrays[video] = tuple(opened)
     names = {video: tuple(map(str, files)) for video, files in paths.items()}
     return SourceFiles(key, source, arrays, names, _clock(source, key, videos, report))
@@ -110,15 +116,17 @@ def open_arrays(
 ) -> SourceFiles:
     """The same for arrays that are in memory already, all from one file."""
     arrays = {video: arrays[video] for video in videos.index if video in arrays}
-    for video in [video for video, (array,) in arrays.items() if array.ndim != 2]:
-        shape = f"found shape {arrays.pop(video)[0].shape}, expected (T, D)"
-        report.problem("shape", f"{path}: video {video}: {shape}")
+    for video, (array,) in list(arrays.items()):
+        if array.dtype.kind not in "fiu":
+            what = f"found {array.dtype}, expected an array of numbers"
+            report.problem("unreadable file", f"{path}: video {video}: {what}")
+            del arrays[video]
+        elif array.ndim != 2:
+            what = f"found shape {array.shape}, expected (T, D)"
+            report.problem("shape", f"{path}: video {video}: {what}")
+            del arrays[video]
     names = dict.fromkeys(videos.index, (path,))
     return SourceFiles(key, source, arrays, names, _clock(source, key, videos, report))
-
-
-def _roles(videos: pd.DataFrame) -> list[tuple[str, str]]:
-    return list(videos["subset"].items())
 
 
 def _paths(folder: Path, source: FeatureSource, video: str, subset: str) -> list[Path]:
@@ -174,12 +182,14 @@ def _clock(
 ) -> dict[str, float]:
     """Frames a second of each video: the source's, else the annotations'."""
     fps = {video: source.fps or float(rate) for video, rate in videos["fps"].items()}
-    for video, rate in fps.items():
-        if not math.isfinite(rate):
-            report.problem(
-                "no fps",
-                f"video {video}: no fps, neither as {key}.fps in {FILE} nor in the annotations",
-            )
+    without = [video for video, rate in fps.items() if not math.isfinite(rate)]
+    if without:
+        some = ", ".join(without[:3]) + (", ..." if len(without) > 3 else "")
+        report.problem(
+            "no fps",
+            f"{key}: found no fps for {len(without)} videos ({some}), expected it as {key}.fps in "
+            f"{FILE} or per video in the annotations",
+        )
     return fps
 
 
@@ -205,10 +215,12 @@ def check_shapes(found: SourceFiles, videos: pd.DataFrame, report: Report) -> So
         video: expected_snippets(videos.loc[video, "duration_s"], found.fps[video], found.source)
         for video in found.arrays
     }
-    bad: set[str] = set()
+    bad = {v for v, parts in found.arrays.items() if any(part is None for part in parts)}
     for stream in range(len(next(iter(found.arrays.values())))):
-        arrays = {video: streams[stream] for video, streams in found.arrays.items()}
-        dim = _channels(arrays, lengths)
+        arrays = {
+            v: parts[stream] for v, parts in found.arrays.items() if parts[stream] is not None
+        }
+        dim = _channels(arrays, lengths) if arrays else 0
         for video, array in arrays.items():
             problem = _shape_problem(array, dim, *lengths[video])
             if problem is not None:
@@ -223,11 +235,19 @@ def check_shapes(found: SourceFiles, videos: pd.DataFrame, report: Report) -> So
             )
             report.problem(
                 "RGB and flow differ",
-                f"{found.names[video][0]}: video {video}: found {counts} snippets, expected as many",
+                f"{' and '.join(found.names[video])}: video {video}: found {counts} snippets, "
+                "expected as many",
             )
             bad.add(video)
     sound = {video: streams for video, streams in found.arrays.items() if video not in bad}
-    return replace(found, arrays=sound)
+    unused = [
+        (video, name, array)
+        for video in found.arrays
+        if video in bad
+        for name, array in zip(found.names[video], found.arrays[video], strict=True)
+        if array is not None
+    ]
+    return replace(found, arrays=sound, unused=tuple(unused))
 
 
 def _channels(arrays: dict[str, FeatureFile], expected: dict[str, tuple[float, float]]) -> int:
@@ -291,14 +311,14 @@ def check_lengths(found: SourceFiles, duration_s: pd.Series, report: Report) -> 
             continue
         ratios.append(length / max(expected, 1))
         wrong.append(
-            f"{found.names[video][0]}: video {video}: found {length} snippets, expected about "
-            f"{max(expected, 0):.0f} from the annotated duration, stride, window and fps"
+            f"{' and '.join(found.names[video])}: video {video}: found {length} snippets, expected "
+            f"about {max(expected, 0):.6g} from the annotated duration, stride, window and fps"
         )
-    for text in wrong:
-        report.problem("length", text)
     if len(wrong) > len(found.arrays) / 2:
         report.problem(
             "length",
             f"{found.key}: found most files about {np.median(ratios):.3g} times as long as expected: "
             f"are stride_frames and fps of the features right ({FILE})?",
         )
+    for text in wrong:
+        report.problem("length", text)

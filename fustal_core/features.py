@@ -45,6 +45,9 @@ def uniform_indices(length: int, count: int) -> Tensor:
 PAGES_KEPT = 64 * 2**20
 """Bytes that may be taken from a mapped file before its pages are given back."""
 
+READ_AROUND = 64 * 2**10
+"""The system maps so many bytes around each place that is read."""
+
 
 @dataclass
 class Mapping:
@@ -103,7 +106,10 @@ class FeatureStore:
         """Features of one video, (T, D) float32."""
         start, length = self.offsets[video]
         values = self.array[start : start + length]
-        return self._taken(values.clone() if self.mapping else values)
+        if self.mapping is not None:
+            values = values.clone()
+            self.mapping.take(values.numel() * values.element_size())
+        return values.float()
 
     def __contains__(self, video: str) -> bool:
         return video in self.offsets
@@ -126,18 +132,22 @@ class FeatureStore:
         """``length`` random perturbed snippets of each video, one gather: (B, length, D) float32."""
         spans = torch.tensor([self.offsets[video] for video in videos])  # (B, 2)
         rows = spans[:, :1] + perturbed_indices(spans[:, 1], length, rng)
-        return self._taken(self.array[rows.to(self.array.device)])
+        if self.mapping is None:
+            return self._gather(rows)
+        # A video at a time: one gather of all could touch more of the file than memory is granted.
+        return torch.stack([self._gather(of_video) for of_video in rows])
 
     def sample_uniform(self, video: str, length: int) -> Tensor:
         """At most ``length`` snippets, evenly spread: (min(T, length), D) float32."""
         start, snippets = self.offsets[video]
-        rows = start + uniform_indices(snippets, length)
-        return self._taken(self.array[rows.to(self.array.device)])
+        return self._gather(start + uniform_indices(snippets, length))
 
-    def _taken(self, values: Tensor) -> Tensor:
-        """The values as float32; they are a copy already if they come from a mapped file."""
+    def _gather(self, rows: Tensor) -> Tensor:
+        """Rows of the array, (..., D) float32."""
+        values = self.array[rows.to(self.array.device)]
         if self.mapping is not None:
-            self.mapping.take(values.numel() * values.element_size())
+            row_bytes = self.dim * values.element_size()
+            self.mapping.take(rows.numel() * (row_bytes + READ_AROUND))
         return values.float()
 
     def to_grid(self, video: str, t_s: np.ndarray) -> np.ndarray:

@@ -73,10 +73,13 @@ def recognise(folder: Path) -> dict[str, str]:
     found = {}
     for name, signs in _SIGNS.items():
         for sign in signs:
-            first = min(folder.glob(sign), default=None)
+            visible = (path for path in folder.glob(sign) if not path.name.startswith("."))
+            first = min(visible, default=None)
             if first is not None:
                 found[name] = str(first.relative_to(folder))
                 break
+    if "cola" in found:
+        found.pop("hrpro", None)  # a stray file beside the folders of streams
     if set(found) == {"cola", "actionformer"}:
         return {"fustal": f"{found['cola']} and {found['actionformer']}"}
     return found
@@ -95,9 +98,13 @@ def describe(folder: Path, report: Report) -> Description | None:
     if stated:
         report.found.append(f"{FILE} states: {', '.join(stated)}")
     defaults = dict(LAYOUTS[layout])
-    if stated.keys() & {"train_subset", "test_subset"} or not _has_splits(folder, defaults):
+    if stated.keys() & {"train_subset", "test_subset"}:
         defaults.pop("splits", None)
+    elif "splits" in defaults and "splits" not in stated and not _has_splits(folder, defaults):
+        del defaults["splits"]
+        report.warnings.append("no split files: the annotations' subsets decide")
     if "points" in defaults and not (folder / defaults["points"]).is_file():
+        report.warnings.append(f"no {defaults['points']}: no point labels")
         del defaults["points"]
     values = {"name": folder.resolve().name, **defaults, **stated, "layout": layout}
     if layout == "wtalc":
@@ -112,7 +119,7 @@ def _layout(folder: Path, stated: dict[str, Any], report: Report) -> str | None:
     """The layout's name; the report says why it is that, or why there is none."""
     if "layout" in stated:
         name = stated["layout"]
-        if name in LAYOUTS:
+        if isinstance(name, str) and name in LAYOUTS:
             report.found.append(f"layout {name}: named in {FILE}")
             return name
         expected = f"expected one of {', '.join(LAYOUTS)}"
@@ -146,7 +153,7 @@ def _layout(folder: Path, stated: dict[str, Any], report: Report) -> str | None:
 
 def _has_splits(folder: Path, defaults: dict[str, Any]) -> bool:
     """Whether one of the split files is there: of two, a missing one is then a problem."""
-    names = [defaults.get("splits", "").replace("{subset}", role) for role in ("train", "test")]
+    names = [defaults["splits"].replace("{subset}", role) for role in ("train", "test")]
     return any((folder / name).is_file() for name in names)
 
 

@@ -7,13 +7,13 @@ order. They are pickles: loading one runs whatever code is in the file.
 
 from __future__ import annotations
 
-import pickle
+from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
-from fustal_core.annotations import Annotations, Report, segments_frame
+from fustal_core.annotations import Annotations, Report, parse_database
 
 _NAMES = ("videoname", "subset", "labels", "segments", "duration", "classlist")
 
@@ -28,8 +28,21 @@ def refuse_pickles(path: Path, report: Report) -> None:
     )
 
 
-def load_pickled_annotations(folder: Path, report: Report) -> tuple[Annotations, list[str]] | None:
-    """Annotations and class names of a folder of annotation arrays; runs code that they hold."""
+@dataclass(frozen=True)
+class Pickled:
+    """Annotations as the arrays have them.
+
+    order: videos in the order of the features, one listed twice included.
+    classes: of ``classlist``.
+    """
+
+    annotations: Annotations
+    order: list[str]
+    classes: list[str]
+
+
+def load_pickled_annotations(folder: Path, report: Report) -> Pickled | None:
+    """Annotations of a folder of annotation arrays; runs code that they hold."""
     loaded = {name: _load(folder / f"{name}.npy", report) for name in _NAMES}
     if any(value is None for value in loaded.values()):
         return None
@@ -39,16 +52,22 @@ def load_pickled_annotations(folder: Path, report: Report) -> tuple[Annotations,
         found = ", ".join(f"{count} of {name}" for name, count in counts.items())
         report.problem("annotation", f"{folder}: found {found}, expected as many of each")
         return None
-    videos, rows = {}, []
-    for name, subset, labels, segments, duration in zip(*columns.values(), strict=True):
-        video = _text(name)
-        videos[video] = (_text(subset), float(np.ravel(duration)[0]), np.nan, np.nan)
-        rows += _segments(f"{folder}: video {video}", video, labels, segments, report)
-    frame = pd.DataFrame.from_dict(
-        videos, orient="index", columns=["subset", "duration_s", "fps", "frames"]
-    )
-    classes = [_text(name) for name in loaded["classlist"]]
-    return Annotations(frame.rename_axis("video"), segments_frame(rows)), classes
+    order = [_text(name) for name in columns["videoname"]]
+    for video in sorted({video for video in order if order.count(video) > 1}):
+        times = f"listed {order.count(video)} times, expected once"
+        report.problem("listed twice", f"{folder}: video {video}: {times}")
+    database = {
+        video: {
+            "subset": _text(subset),
+            "duration": next(iter(np.ravel(duration).tolist()), None),
+            "annotations": _entries(labels, segments),
+        }
+        for video, subset, labels, segments, duration in zip(
+            order, *list(columns.values())[1:], strict=True
+        )
+    }
+    annotations = parse_database(folder, database, report, ["duration"])
+    return Pickled(annotations, order, [_text(name) for name in loaded["classlist"]])
 
 
 def load_pickled_features(
@@ -73,9 +92,12 @@ def _load(path: Path, report: Report) -> np.ndarray | None:
     except FileNotFoundError:
         report.problem("missing file", f"{path}: no such file")
         return None
-    except (OSError, ValueError, EOFError, ImportError, pickle.UnpicklingError) as error:
+    except Exception as error:  # what a pickle runs can fail in any way
         reason = " ".join(str(error).split()) or "empty file"
         report.problem("unreadable file", f"{path}: not a readable array: {reason}")
+        return None
+    if not isinstance(array, np.ndarray):
+        report.problem("unreadable file", f"{path}: found an .npz archive, expected one array")
         return None
     return np.atleast_1d(array)
 
@@ -84,24 +106,12 @@ def _text(value: object) -> str:
     return value.decode() if isinstance(value, bytes) else str(value)
 
 
-def _segments(
-    where: str, video: str, labels: object, segments: object, report: Report
-) -> list[tuple[str, str, float, float]]:
-    """Rows (video, label, start, end) of one video; what is wrong with it is reported."""
-    rows = []
-    names, times = list(np.atleast_1d(labels)), list(segments)
-    if len(names) != len(times):
-        found = f"found {len(names)} labels and {len(times)} segments, expected as many"
-        report.problem("annotation", f"{where}: {found}")
-        return []
-    for label, segment in zip(names, times, strict=True):
-        start, end = (float(time) for time in segment)
-        if end > start:
-            rows.append((video, _text(label), start, end))
-        else:
-            report.problem(
-                "reversed segment",
-                f"{where}: segment [{start:g}, {end:g}] s of {_text(label)}, expected its end after "
-                "its start",
-            )
-    return rows
+def _entries(labels: object, segments: object) -> list[object]:
+    """Annotations as a JSON file would have them; what does not fit together becomes ``None``."""
+    names = [_text(label) for label in np.atleast_1d(np.asarray(labels, dtype=object))]
+    times = list(segments) if isinstance(segments, list | tuple | np.ndarray) else [segments]
+    pairs = zip_longest(names, times)
+    return [
+        {"label": name, "segment": np.asarray(segment, dtype=object).ravel().tolist()}
+        for name, segment in pairs
+    ]

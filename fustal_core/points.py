@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from fustal_core.annotations import Report
+from fustal_core.annotations import Annotations, Report
 
 POINT_COLUMNS = ("video", "label", "t")
 
@@ -24,21 +24,26 @@ def points_frame(rows: list[tuple[str, str, float]] = ()) -> pd.DataFrame:
 
 
 def read_points(
-    path: Path, videos: pd.DataFrame, classes: set[str], report: Report
+    path: Path,
+    annotations: Annotations,
+    annotated: pd.Index,
+    classes: set[str],
+    report: Report,
 ) -> pd.DataFrame:
     """Point labels of the training videos; all problems go to ``report``.
 
     Args:
         path: the CSV file.
-        videos: index ``video``, columns ``subset`` ("train" or "test"), ``duration_s``, ``fps`` and
-            ``frames`` of the source video.
+        annotations: of the videos, with subsets "train" and "test".
+        annotated: all videos of the annotation file, also those in neither subset.
         classes: known class names.
 
     Returns:
         Columns ``video``, ``label``, ``t`` (seconds), in file order.
     """
+    videos = annotations.videos
     try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
     except FileNotFoundError:
         report.problem("missing file", f"{path}: no such file (points of the data)")
         return points_frame()
@@ -54,14 +59,17 @@ def read_points(
         )
         return points_frame()
     known = table["video_id"].isin(videos.index)
-    for video in table.loc[~known, "video_id"].unique():
+    for video in table.loc[~table["video_id"].isin(annotated), "video_id"].unique():
         report.problem("points", f"{path}: video {video}: not annotated, expected a known video")
     table = table[known]
     seconds = pd.to_numeric(table[time], errors="coerce").to_numpy(float)
+    for video, text in table.loc[~np.isfinite(seconds), ["video_id", time]].to_numpy():
+        report.problem("points", f"{path}: video {video}: point {text!r}, expected a number")
     if time == "point":
-        seconds = seconds / _source_fps(videos).loc[table["video_id"]].to_numpy()
+        seconds = seconds / _source_fps(path, table["video_id"], videos, report)
     points = pd.DataFrame({"video": table["video_id"], "label": table["class"], "t": seconds})
-    sound = _check(path, points, videos, classes, report)
+    points = points[np.isfinite(seconds)]
+    sound = _check(path, points, annotations, classes, report)
     train = videos["subset"].loc[points["video"]].to_numpy() == "train"
     points = points[sound & train].reset_index(drop=True)
     without = videos.index[(videos["subset"] == "train") & ~videos.index.isin(points["video"])]
@@ -71,17 +79,23 @@ def read_points(
     return points_frame(list(points.itertuples(index=False, name=None)))
 
 
-def _source_fps(videos: pd.DataFrame) -> pd.Series:
-    """Frames a second of the source videos: stated, or from their length in frames."""
-    return videos["fps"].fillna(videos["frames"] / videos["duration_s"])
+def _source_fps(path: Path, names: pd.Series, videos: pd.DataFrame, report: Report) -> np.ndarray:
+    """Frames a second of the source videos, (N,): stated, or from their length in frames."""
+    fps = videos["fps"].fillna(videos["frames"] / videos["duration_s"])
+    without = fps.index[fps.isna() & fps.index.isin(names)]
+    if len(without):
+        some = ", ".join(without[:3]) + (", ..." if len(without) > 3 else "")
+        what = "no fps in the annotations, expected one to turn frames into seconds"
+        report.problem("points", f"{path}: {len(without)} videos ({some}): {what}")
+    return fps.loc[names].to_numpy()
 
 
 def _check(
-    path: Path, points: pd.DataFrame, videos: pd.DataFrame, classes: set[str], report: Report
+    path: Path, points: pd.DataFrame, annotations: Annotations, classes: set[str], report: Report
 ) -> np.ndarray:
     """Report points that cannot be; (N,) which are sound."""
-    duration_s = videos["duration_s"].loc[points["video"]].to_numpy()
-    inside = (points["t"] >= 0) & (points["t"] <= duration_s)
+    duration_s = annotations.videos["duration_s"].loc[points["video"]].to_numpy()
+    inside = (points["t"] >= 0) & ~(points["t"] > duration_s)
     known = points["label"].isin(classes)
     for (video, label, t), end_s in zip(
         points[~inside].itertuples(index=False, name=None), duration_s[~inside], strict=True
@@ -91,4 +105,9 @@ def _check(
     for video, label, t in points[~known].itertuples(index=False, name=None):
         expected = f"expected one of {', '.join(sorted(classes))}"
         report.problem("points", f"{path}: video {video}: class {label!r} at {t:g} s, {expected}")
-    return (inside & known).to_numpy()
+    shown = pd.MultiIndex.from_frame(annotations.segments[["video", "label"]])
+    own = pd.MultiIndex.from_frame(points[["video", "label"]]).isin(shown)
+    for video, label, t in points[known & ~own].itertuples(index=False, name=None):
+        expected = "expected a class that its video is annotated with"
+        report.problem("points", f"{path}: video {video}: class {label!r} at {t:g} s, {expected}")
+    return (inside & known & own).to_numpy()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from numbers import Real
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,11 @@ from fustal_core.metrics import DETECTION_COLUMNS
 from fustal_core.progress import Progress
 from fustal_core.student_inference import detect_batch, in_order, length_batches
 from fustal_core.weights import Clock, LoadedModel
+
+
+def is_positive(value: object) -> bool:
+    """Whether something is a finite number above 0."""
+    return isinstance(value, Real) and not isinstance(value, bool) and 0 < value < math.inf
 
 
 @dataclass(frozen=True)
@@ -95,6 +101,8 @@ def predict(
         features = FeatureFolder(features)
     changes = {"stride_frames": stride_frames, "window_frames": window_frames}
     changes = {name: value for name, value in changes.items() if value is not None}
+    if not all(is_positive(value) for value in changes.values()):
+        raise SettingsError(f"stride_frames and window_frames: expected > 0, got {changes}")
     clock = Clock(**(model.clock.model_dump() | changes))
     videos = _check(model, features, clock, fps, durations_s)
     if model.kind == "generator":
@@ -148,8 +156,8 @@ def _rates(
         rate = by_video.get(video, default)
         if rate is None:
             report.problem("fps", f"video {video}: no fps given, and training had several")
-        elif not 0 < rate < math.inf:
-            report.problem("fps", f"video {video}: {rate} fps, expected a positive number")
+        elif not is_positive(rate):
+            report.problem("fps", f"video {video}: fps {rate!r}, expected a positive number")
         else:
             rates[video] = float(rate)
     return rates
@@ -165,9 +173,10 @@ def _check_durations(
 ) -> None:
     """Every video needs a duration, and about as many snippets as fit in it."""
     for video in videos:
-        duration_s = durations_s.get(video, math.nan)
-        if not (math.isfinite(duration_s) and duration_s > 0):
-            report.problem("durations", f"video {video}: no duration given, expected seconds")
+        duration_s = durations_s.get(video)
+        if not is_positive(duration_s):
+            found = "no duration given" if duration_s is None else f"duration {duration_s!r}"
+            report.problem("durations", f"video {video}: {found}, expected seconds")
         elif video in lengths:
             expected, tolerance = expected_snippets(duration_s, rates[video], clock)
             if abs(lengths[video] - expected) > tolerance:
@@ -239,7 +248,7 @@ def read_durations(path: str | Path) -> tuple[dict[str, float], dict[str, float]
         durations_s, fps = (column.astype(float).to_dict() for column in columns)
         return durations_s, fps
     for video, value in content.items():
-        if type(value) not in (int, float) or not (math.isfinite(value) and value > 0):
+        if not is_positive(value):
             report.problem("durations", f"{path}: video {video}: found {value!r}, expected seconds")
     report.raise_problems()
     return {video: float(value) for video, value in content.items()}, {}

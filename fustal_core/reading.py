@@ -184,9 +184,24 @@ def look_at(files: SourceFiles, dtype: np.dtype, report: Report, progress: Progr
         if any(part.zeros == part.count for part in seen.statistics):
             where = f"{files.names[video][0]}: video {video}"
             report.warnings.append(f"{where}: all values of a stream are 0, expected features")
-    streams = zip(*(v.statistics for v in visits.values()), strict=True)
+    sound = [v.statistics for v in visits.values() if not v.bad_snip]
+    streams = zip(*sound, strict=True)
     statistics = tuple(sum(parts, Statistics()) for parts in streams)
     return Read(None, _fingerprint(files, dtype, _checksums(visits)), statistics)
+
+
+def _look_at_unused(files: SourceFiles, report: Report) -> None:
+    """Report unsound values of arrays that cannot be used for another reason."""
+    for video, name, array in files.unused:
+        values = array if isinstance(array, np.ndarray) else np.load(array.path, allow_pickle=False)
+        bad = int(np.count_nonzero(~np.isfinite(values).all(axis=1)))
+        if bad:
+            _report_unsound(name, video, bad, len(values), report)
+
+
+def _report_unsound(name: str, video: str, bad: int, count: int, report: Report) -> None:
+    found = f"NaN or Inf in {bad} of {count} snippets, expected finite values"
+    report.problem("NaN or Inf", f"{name}: video {video}: {found}")
 
 
 def read_to_memory(
@@ -213,8 +228,8 @@ def read_to_cache(
     """
     path = cache / f"{files.key}-{_stamp(files, dtype)}.bin"
     sums = path.with_suffix(".json")
-    size = num_bytes(files, dtype)
-    if not (sums.is_file() and path.is_file() and path.stat().st_size == size):
+    checksums = _cached_checksums(path, sums, num_bytes(files, dtype))
+    if checksums is None:
         for old in cache.glob(f"{files.key}-*"):
             old.unlink(missing_ok=True)
         checksums = _write_cache(path, files, dtype, report, progress)
@@ -222,11 +237,18 @@ def read_to_cache(
             path.unlink()
             return Read(None, "", ())
         write_json(sums, checksums)
-    checksums = json.loads(sums.read_text())
     mapping = Mapping.of_file(path)
     shape = (files.num_snippets, files.dim)
     array = torch.from_numpy(np.frombuffer(mapping.buffer, dtype).reshape(shape))
     return Read(_store(files, array, mapping), _fingerprint(files, dtype, checksums), ())
+
+
+def _cached_checksums(path: Path, sums: Path, size: int) -> dict[str, int] | None:
+    """Checksums by video of a cache that is there and whole."""
+    try:
+        return dict(json.loads(sums.read_text())) if path.stat().st_size == size else None
+    except (OSError, ValueError, TypeError):
+        return None
 
 
 def _write_cache(
@@ -262,13 +284,12 @@ def _visit_all(
         for video, result in zip(files.arrays, jobs, strict=True):
             visits[video] = result
             if result.bad_snip:
-                report.problem(
-                    "NaN or Inf",
-                    f"{files.names[video][0]}: video {video}: NaN or Inf in {result.bad_snip} of "
-                    f"{len(files.arrays[video][0])} snippets, expected finite values",
-                )
+                name = " and ".join(files.names[video])
+                count = len(files.arrays[video][0])
+                _report_unsound(name, video, result.bad_snip, count, report)
             if progress:
                 progress(len(visits), len(files.arrays), video)
+    _look_at_unused(files, report)
     return visits
 
 

@@ -22,20 +22,22 @@ def select_videos(
     if description.splits is not None:
         subset = _from_files(folder, description.splits, annotations.videos, report)
     else:
-        subset = _from_spellings(annotations.videos, description, report)
-    left_out = len(annotations.videos) - len(subset)
-    if left_out:
-        report.warnings.append(f"{left_out} annotated videos are in neither subset: left out")
+        subset = _from_spellings(folder, annotations.videos, description, report)
+    left_out = annotations.videos["subset"].drop(subset.index)
+    if len(left_out):
+        spellings = ", ".join(map(repr, sorted(left_out.unique())))
+        report.warnings.append(
+            f"{len(left_out)} annotated videos are in neither subset: left out (annotated "
+            f"{spellings}, for example {left_out.index[0]})"
+        )
     videos = annotations.videos.loc[subset.index].assign(subset=subset)
     inside = annotations.segments["video"].isin(videos.index)
-    for video in videos.index[videos["duration_s"].isna()]:
-        report.problem(
-            "annotation", f"video {video}: no duration in the annotations, expected seconds"
-        )
     return Annotations(videos, annotations.segments[inside].reset_index(drop=True))
 
 
-def _from_spellings(videos: pd.DataFrame, description: Description, report: Report) -> pd.Series:
+def _from_spellings(
+    folder: Path, videos: pd.DataFrame, description: Description, report: Report
+) -> pd.Series:
     """Roles by the annotations' subset: (video) -> "train" or "test"."""
     stated = {"train": description.train_subset, "test": description.test_subset}
     spellings = sorted(videos["subset"].unique())
@@ -44,8 +46,8 @@ def _from_spellings(videos: pd.DataFrame, description: Description, report: Repo
     if len(set(keys.values())) < len(keys):
         report.problem(
             "split",
-            f"{FILE}: train_subset and test_subset are both {stated['train']!r}: every video would "
-            "be in both splits",
+            f"{folder / FILE}: train_subset and test_subset are both {stated['train']!r}: every "
+            "video would be in both splits",
         )
         return pd.Series(dtype=str)
     roles = {}
@@ -58,7 +60,9 @@ def _from_spellings(videos: pd.DataFrame, description: Description, report: Repo
         if not of_role:
             wanted = repr(stated[role]) if stated[role] else f"subset of {role} videos"
             found = ", ".join(map(repr, spellings))
-            report.problem("split", f"no video has the {role}_subset {wanted}, found {found}")
+            where = folder / description.annotations
+            what = f"no video has the {role}_subset {wanted}, found {found}"
+            report.problem("split", f"{where}: {what}")
         roles |= dict.fromkeys(of_role, role)
     return videos["subset"].map(roles).dropna()
 
@@ -67,10 +71,10 @@ def _from_files(folder: Path, splits: str, videos: pd.DataFrame, report: Report)
     """Roles by the split files; a video in both, or not annotated, is a problem."""
     paths = {role: folder / splits.replace("{subset}", role) for role in SUBSETS}
     listed = {role: _read_list(path, report) for role, path in paths.items()}
-    for video in listed["train"]:
-        if video in set(listed["test"]):
-            both = f"in {paths['train'].name} and {paths['test'].name}"
-            report.problem("in both splits", f"{folder}: video {video}: {both}, expected in one")
+    both = set(listed["train"]) & set(listed["test"])
+    for video in sorted(both):
+        where = f"{paths['train']} and {paths['test']}"
+        report.problem("in both splits", f"{where}: video {video}: in both, expected in one")
     roles = {video: role for role in SUBSETS for video in listed[role]}
     for role in SUBSETS:
         for video in listed[role]:
@@ -79,6 +83,8 @@ def _from_files(folder: Path, splits: str, videos: pd.DataFrame, report: Report)
                 report.problem("not annotated", f"{paths[role]}: video {video}: {expected}")
     roles = {video: role for video, role in roles.items() if video in videos.index}
     usual = subset_roles(videos["subset"].unique())
+    # Where its features lie does not follow from a list that contradicts the other.
+    roles |= {v: usual.get(videos.loc[v, "subset"], roles[v]) for v in both & set(roles)}
     odd = [v for v, role in roles.items() if usual.get(videos.loc[v, "subset"], role) != role]
     if odd:
         report.warnings.append(
@@ -91,7 +97,7 @@ def _from_files(folder: Path, splits: str, videos: pd.DataFrame, report: Report)
 def _read_list(path: Path, report: Report) -> list[str]:
     """Names in a split file, a line each."""
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except FileNotFoundError:
         report.problem("missing file", f"{path}: no such file, expected a video a line")
         return []

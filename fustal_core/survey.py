@@ -13,9 +13,9 @@ from pathlib import Path
 import pandas as pd
 
 from fustal_core.annotations import Annotations, Report, read_annotations
+from fustal_core.class_names import check_classes
 from fustal_core.description import Description
 from fustal_core.feature_files import (
-    FEW_SNIPPETS,
     SourceFiles,
     check_lengths,
     check_shapes,
@@ -58,7 +58,8 @@ def survey_folder(folder: Path, report: Report, *, trust_pickle: bool = False) -
     Returns ``None`` where too little is sound to go on.
     """
     if not folder.is_dir():
-        report.problem("missing file", f"{folder}: no such data folder")
+        found = "a file" if folder.exists() else "nothing"
+        report.problem("missing file", f"{folder}: no such data folder, found {found} there")
         return None
     description = describe(folder, report)
     if description is None:
@@ -67,28 +68,28 @@ def survey_folder(folder: Path, report: Report, *, trust_pickle: bool = False) -
     if pickled and not trust_pickle:
         refuse_pickles(folder / description.features.folder, report)
         return None
-    classes = description.classes
+    path, classes = folder / description.annotations, description.classes
     if pickled:
-        loaded = load_pickled_annotations(folder / description.annotations, report)
+        loaded = load_pickled_annotations(path, report)
         if loaded is None:
             return None
-        annotations, classes = loaded[0], classes or loaded[1]
+        annotations, classes = loaded.annotations, classes or loaded.classes
     else:
-        annotations = read_annotations(folder / description.annotations, report)
+        annotations = read_annotations(path, report, ["duration"])
         if annotations is None:
             return None
-    pickled_order = annotations.videos.index.tolist() if pickled else None
+    annotated = annotations.videos.index
     annotations = select_videos(folder, annotations, description, report)
-    videos = annotations.videos[annotations.videos["duration_s"].notna()]
-    sources = _open_sources(folder, description, videos, pickled_order, report)
+    order = loaded.order if pickled else None
+    sources = _open_sources(folder, description, annotations.videos, order, report)
     annotations = _mend_durations(annotations, sources, report)
     for source in sources:
         check_lengths(source, annotations.videos["duration_s"], report)
-    _check_segments(annotations, description, report)
-    known = _check_classes(annotations, classes, report)
+    _check_segments(path, annotations, description, report)
+    known = check_classes(path, annotations, classes, report)
     points = points_frame()
     if description.points is not None:
-        points = read_points(folder / description.points, annotations.videos, known, report)
+        points = read_points(folder / description.points, annotations, annotated, known, report)
     annotations = _drop_unlabelled(annotations, report)
     return Survey(
         description=description,
@@ -165,14 +166,16 @@ def is_known_outside(video: str, label: str, start_s: float, end_s: float) -> bo
     return (video, label, round(start_s, 2), round(end_s, 2)) in _public_outside()
 
 
-def _check_segments(annotations: Annotations, description: Description, report: Report) -> None:
-    """Report segments outside their video, and segments listed twice."""
+def _check_segments(
+    path: Path, annotations: Annotations, description: Description, report: Report
+) -> None:
+    """Report segments outside their video, by more than the snippet in which it ends."""
     segments, source = annotations.segments, description.features
     videos = annotations.videos.loc[segments["video"]]
     fps = videos["fps"].fillna(25.0).to_numpy() if source.fps is None else source.fps
-    slack_s = FEW_SNIPPETS * source.stride_frames / fps
+    slack_s = source.stride_frames / fps
     duration_s = videos["duration_s"].to_numpy()
-    outside = (segments["t_start"] < -slack_s) | (segments["t_end"] > duration_s + slack_s)
+    outside = (segments["t_start"] < 0) | (segments["t_end"] > duration_s + slack_s)
     kept = 0
     for row, end_s in zip(segments[outside].itertuples(), duration_s[outside], strict=True):
         known = is_known_outside(row.video, row.label, row.t_start, row.t_end)
@@ -181,8 +184,8 @@ def _check_segments(annotations: Annotations, description: Description, report: 
         else:
             report.problem(
                 "segment outside video",
-                f"video {row.video}: segment [{row.t_start:g}, {row.t_end:g}] s of {row.label} is "
-                f"outside the video, expected within [0, {end_s:g}] s",
+                f"{path}: video {row.video}: segment [{row.t_start:g}, {row.t_end:g}] s of "
+                f"{row.label} is outside the video, expected within [0, {end_s:g}] s",
             )
     if kept:
         known = "" if description.outside_segments == "keep" else ", as in the public annotations"
@@ -190,39 +193,6 @@ def _check_segments(annotations: Annotations, description: Description, report: 
     twice = int(segments.duplicated().sum())
     if twice:
         report.warnings.append(f"{twice} segments are annotated twice")
-
-
-def _check_classes(annotations: Annotations, listed: list[str] | None, report: Report) -> set[str]:
-    """Every class must be known, and every class measured needs a training video that shows it.
-
-    listed: the classes there may be; ``None``: those of THUMOS'14 if most are, else all that occur.
-    Returns the classes there may be.
-    """
-    segments = annotations.segments
-    subset = segments["video"].map(annotations.videos["subset"])
-    train = set(segments["label"][subset == "train"])
-    test = set(segments["label"][subset == "test"])
-    known = set(listed) if listed is not None else _public_classes(train | test)
-    first = segments.drop_duplicates("label").set_index("label")["video"]
-    for name in sorted((train | test) - known):
-        expected = f"expected one of {', '.join(sorted(known))}"
-        report.problem("unknown class", f"video {first[name]}: class {name!r}: {expected}")
-    for name in sorted((test - train) & known):
-        where = f"video {first[name]}: class {name!r}"
-        report.problem("class", f"{where}: only in test videos, no training video shows it")
-    if not train:
-        report.problem("class", "no training video has a label, expected at least one segment")
-    report.warnings.extend(
-        f"class {name!r}: in no test video, it is not measured"
-        for name in sorted((train - test) & known)
-    )
-    return known
-
-
-def _public_classes(found: set[str]) -> set[str]:
-    """The classes of THUMOS'14 where most of those found are among them, else those found."""
-    public = set(pd.read_csv(_TABLES / "thumos14_classes.csv")["class"])
-    return public if len(found & public) > len(found) / 2 else found
 
 
 def _drop_unlabelled(annotations: Annotations, report: Report) -> Annotations:

@@ -167,12 +167,15 @@ def test_length_may_differ_by_a_few_snippets(folder: Folder) -> None:
 
 def test_videos_of_other_subsets_are_left_out(folder: Folder) -> None:
     folder.database["e"] = {**folder.database["a"], "subset": "ambiguous"}
-    assert folder.load().warnings == ("1 annotated videos are in neither subset: left out",)
+    assert folder.load().warnings == (
+        "1 annotated videos are in neither subset: left out (annotated 'ambiguous', for example e)",
+    )
 
 
 def test_class_never_tested_is_a_warning(folder: Folder) -> None:
     folder.database["a"]["annotations"].append({"label": "swim", "segment": [20, 22]})
-    assert folder.load().warnings == ("class 'swim': in no test video, it is not measured",)
+    (warning,) = folder.load().warnings
+    assert "gt.json: video a: class 'swim': in no test video, it is not measured" in warning
 
 
 # Faults of the files
@@ -310,7 +313,7 @@ def test_class_without_training_video(folder: Folder) -> None:
 def test_no_label_in_training_at_all(folder: Folder) -> None:
     for name in "ab":
         folder.database[name]["annotations"] = []
-    assert "no training video has a label, expected at least one segment" in folder.problems()
+    assert "no training video has a label, expected at least one segment" in folder.problem()
 
 
 def test_video_name_that_leaves_the_folder(folder: Folder) -> None:
@@ -320,7 +323,8 @@ def test_video_name_that_leaves_the_folder(folder: Folder) -> None:
 
 def test_no_fps_anywhere(folder: Folder) -> None:
     del folder.description["features"]["fps"]
-    assert sum("no fps" in line for line in folder.problems()) == 4
+    problem = folder.problem()
+    assert "found no fps for 4 videos (a, b, c, ...), expected it as features.fps" in problem
 
 
 # Faults of the features

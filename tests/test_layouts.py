@@ -250,7 +250,8 @@ def test_problems_of_split_files(tmp_path: Path, layout: str) -> None:
     with pytest.raises(DataError) as caught:
         load_dataset(tmp_path)
     text = str(caught.value)
-    assert "video c: in split_train.txt and split_test.txt, expected in one" in text
+    assert "split_test.txt: video c: in both, expected in one" in text
+    assert len(caught.value.problems) == 2
     assert "split_train.txt: video nobody: expected a video of the annotations" in text
 
 
@@ -294,6 +295,193 @@ def test_a_wrong_clock_is_suggested_where_most_files_disagree(tmp_path: Path) ->
         DataError, match=r"about 1\.98 times as long as expected: are stride_frames"
     ):
         load_dataset(tmp_path)
+
+
+def problems_of(root: Path, **options: bool) -> list[str]:
+    with pytest.raises(DataError) as caught:
+        load_dataset(root, **options)
+    return caught.value.problems
+
+
+def test_problems_of_one_video_do_not_hide_each_other(tmp_path: Path) -> None:
+    folder = LayoutFolder(tmp_path, "cola")
+    poison(folder)
+    flow_of_d = folder.paths("d")[1]
+    np.save(flow_of_d, np.load(flow_of_d)[:-9])
+    bad = np.load(folder.paths("d")[0])
+    bad[4] = np.nan
+    np.save(folder.paths("d")[0], bad)
+    folder.paths("c")[0].unlink()
+    folder.paths("a")[1].write_bytes(b"")
+    np.save(folder.paths("a")[0], np.load(folder.paths("a")[0]).T)
+    text = "\n".join(problems_of(tmp_path))
+    for expected in (
+        "rgb/c.npy: no feature file for video c",
+        "flow/c.npy: video c: NaN or Inf in 1 of 62",
+        "video d: found 62 rgb and 53 flow snippets",
+        "rgb/d.npy: video d: NaN or Inf in 1 of 62",
+        "flow/a.npy: video a: not a readable .npy",
+        "rgb/a.npy: video a: found shape (4, 62), transposed?",
+    ):
+        assert expected in text
+    assert len(text.splitlines()) == 6
+
+
+def test_a_missing_stream_folder_is_said_once(tmp_path: Path) -> None:
+    folder = LayoutFolder(tmp_path, "cola")
+    for path in (tmp_path / "features/train/flow").iterdir():
+        path.unlink()
+    (tmp_path / "features/train/flow").rmdir()
+    truncate(folder)
+    assert [line.rpartition("/")[2][:25] for line in problems_of(tmp_path)] == [
+        "flow: no such folder (fea",
+        "c.npy: video c: not a rea",
+    ]
+
+
+@pytest.mark.parametrize(("label", "is_slip"), [("Jump ", False), ("JUMP", True), ("jumq", False)])
+def test_a_class_that_is_another_misspelt(tmp_path: Path, label: str, is_slip: bool) -> None:
+    folder = LayoutFolder(tmp_path, "own")
+    folder.database["a"]["annotations"].append({"label": label, "segment": [20, 21]})
+    folder.write_annotations()
+    if label == "Jump " or is_slip:
+        (problem,) = problems_of(tmp_path)
+        assert f"gt.json: video a: class {label.strip()!r}: misspelt? expected 'jump'" in problem
+        with (tmp_path / "dataset.yaml").open("a") as file:
+            file.write(f"classes: [jump, throw, {label.strip()}]\n")
+    (warning,) = load_dataset(tmp_path).warnings
+    assert f"class {label.strip()!r}: in no test video" in warning
+
+
+def test_a_long_name_with_one_letter_wrong_is_a_slip(tmp_path: Path) -> None:
+    folder = LayoutFolder(tmp_path, "own")
+    for entry in folder.database.values():
+        entry["annotations"].append({"label": "cut_tomato", "segment": [20, 21]})
+    folder.database["a"]["annotations"].append({"label": "cut_tomatoe", "segment": [22, 23]})
+    folder.write_annotations()
+    (problem,) = problems_of(tmp_path)
+    assert "class 'cut_tomatoe': misspelt? expected 'cut_tomato'" in problem
+
+
+def test_a_segment_may_end_in_the_last_snippet_and_no_later(tmp_path: Path) -> None:
+    folder = LayoutFolder(tmp_path, "acmnet")
+    segment = folder.database["a"]["annotations"][0]
+    segment["segment"] = [30.0, 40.6]  # a snippet takes 0.64 s
+    folder.write_annotations()
+    load_dataset(tmp_path)
+    for times in ([30.0, 40.7], [-0.5, 3.0]):
+        segment["segment"] = times
+        folder.write_annotations()
+        (problem,) = problems_of(tmp_path)
+        assert "gt.json: video a: segment" in problem
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("layout: [cola]\n", "layout ['cola'], expected one of"),
+        ("1: foo\n", "key 1, expected a name"),
+        ("features: 3\nannotations: gt.json\n", "key 'features'"),
+        ("splits: lists/{subset}.txt\n", "no such file, expected a video a line"),
+    ],
+)
+def test_strange_descriptions(tmp_path: Path, text: str, expected: str) -> None:
+    LayoutFolder(tmp_path, "cola")
+    (tmp_path / "dataset.yaml").write_text(text)
+    assert all(expected in problem for problem in problems_of(tmp_path))
+
+
+def test_a_missing_split_is_not_said_of_every_class(tmp_path: Path) -> None:
+    LayoutFolder(tmp_path, "hrpro")
+    (tmp_path / "split_train.txt").write_text("\n")
+    (problem,) = problems_of(tmp_path)
+    assert "split_train.txt: found no video" in problem
+
+
+def test_byte_order_marks_and_windows_line_ends(tmp_path: Path) -> None:
+    LayoutFolder(tmp_path, "hrpro")
+    for path in [*tmp_path.glob("*.txt"), *tmp_path.glob("*.json"), *tmp_path.rglob("*.csv")]:
+        path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n"))
+    data = load_dataset(tmp_path)
+    assert data.video_names("train") == ["a", "b"]
+    assert len(data.points) == 2
+
+
+def test_names_that_cannot_be_written_are_refused(tmp_path: Path) -> None:
+    folder = LayoutFolder(tmp_path, "own")
+    folder.database["a"]["annotations"][0]["label"] = "\ud800"
+    folder.database["v\ud800"] = folder.database["b"]
+    folder.write_annotations()
+    text = "\n".join(problems_of(tmp_path))
+    assert "expected a class name" in text
+    assert "expected no slash or control character" in text
+    text.encode()
+
+
+def test_one_mistake_in_a_duration_is_said_once(tmp_path: Path) -> None:
+    folder = LayoutFolder(tmp_path, "hrpro")
+    folder.database["a"]["duration"] = 0
+    del folder.database["b"]["duration"]
+    folder.paths("b")[0].unlink()
+    folder.write_annotations()
+    first, second, third = problems_of(tmp_path)
+    assert "video a: duration 0, expected a positive number" in first
+    assert "video b: no duration" in second
+    assert "no feature file for video b" in third
+
+
+def test_points_need_the_source_videos_fps(tmp_path: Path) -> None:
+    folder = LayoutFolder(tmp_path, "hrpro")
+    for entry in folder.database.values():
+        entry["fps"] = None
+    folder.write_annotations()
+    (problem,) = problems_of(tmp_path)
+    assert "2 videos (a, b): no fps in the annotations" in problem
+
+
+def test_a_stray_file_does_not_change_the_layout(tmp_path: Path) -> None:
+    LayoutFolder(tmp_path, "cola")
+    np.save(tmp_path / "features/train/x.npy", values("x", 3))
+    (tmp_path / "features/train/rgb/._a.npy").write_bytes(b"finder")
+    assert "layout cola" in load_dataset(tmp_path).found[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "place", "value", "expected"),
+    [
+        ("duration", 1, "long", "video b: duration 'long', expected a positive number"),
+        ("duration", 1, [], "video b: duration None, expected a positive number"),
+        ("segments", 2, [[1.0, 2.0, 3.0], [4.0, 5.0]], "segment [1.0, 2.0, 3.0], expected [start"),
+        ("segments", 2, "none", "video c: annotation 0: segment ['none']"),
+        ("segments", 2, [[1.0, 2.0]], "video c: annotation 1: segment [None]"),
+        ("segments", 2, [[3.0, 2.0], [4.0, 5.0]], "expected its end after its start"),
+        ("videoname", 1, "a", "video a: listed 2 times, expected once"),
+    ],
+)
+def test_strange_pickled_annotations(
+    tmp_path: Path, name: str, place: int, value: object, expected: str
+) -> None:
+    write_wtalc(tmp_path)
+    path = tmp_path / f"Thumos14reduced-Annotations/{name}.npy"
+    loaded = np.load(path, allow_pickle=True)
+    array = np.empty(len(loaded), dtype=object)
+    for i, row in enumerate(loaded):
+        array[i] = row
+    array[place] = value
+    np.save(path, array, allow_pickle=True)
+    assert expected in "\n".join(problems_of(tmp_path, trust_pickle=True))
+
+
+@pytest.mark.parametrize("dtype", [complex, "U4"])
+def test_pickled_features_that_are_no_numbers(tmp_path: Path, dtype: object) -> None:
+    write_wtalc(tmp_path)
+    path = tmp_path / "Thumos14reduced-I3D-JOINTFeatures.npy"
+    arrays = np.load(path, allow_pickle=True)
+    arrays[1] = arrays[1].astype(dtype)
+    np.save(path, arrays, allow_pickle=True)
+    (problem,) = problems_of(tmp_path, trust_pickle=True)
+    assert "video b: found" in problem
+    assert "expected an array of numbers" in problem
 
 
 # What the public annotations get wrong
@@ -355,13 +543,17 @@ def test_classes_listed_in_the_yaml_are_all_there_may_be(tmp_path: Path) -> None
     [
         ("jump,0,25,87,a,1001", "video a: point of jump at 40.04 s, expected within [0, 40] s"),
         ("jump,0,25,87,a,-1", "video a: point of jump at -0.04 s"),
-        ("jump,0,25,87,a,soon", "video a: point of jump at nan s"),
-        ("hop,0,25,87,a,50", "video a: class 'hop' at 2 s, expected one of jump, throw"),
+        ("jump,0,25,87,a,soon", "video a: point 'soon', expected a number"),
+        ("hop,0,25,87,a,50", "video a: class 'hop' at 2 s, expected one of jump, swim, throw"),
         ("jump,0,25,87,x,50", "video x: not annotated"),
+        ("swim,0,25,87,a,50", "video a: class 'swim' at 2 s, expected a class that its video"),
     ],
 )
 def test_bad_points(tmp_path: Path, line: str, expected: str) -> None:
     folder = LayoutFolder(tmp_path, "hrpro")
+    for video in "bc":
+        folder.database[video]["annotations"].append({"label": "swim", "segment": [20, 21]})
+    folder.write_annotations()
     folder.write_points([line, "jump,0,1,2,a,30", "jump,0,1,2,b,30"])
     with pytest.raises(DataError) as caught:
         load_dataset(tmp_path)

@@ -152,7 +152,7 @@ def test_fps_must_be_said_where_training_had_several(run: Run) -> None:
     with pytest.raises(DataError, match="no fps given") as caught:
         predict(model, features, fps={"sim_test_0001": 25.0})
     assert len(caught.value.problems) == len(FeatureFolder(features)) - 1
-    with pytest.raises(DataError, match="0 fps, expected a positive number"):
+    with pytest.raises(DataError, match="fps 0, expected a positive number"):
         predict(trained, features, fps=0)
     pd.testing.assert_frame_equal(predict(model, features, fps=25.0), predict(trained, features))
 

@@ -203,8 +203,8 @@ def test_memory_stays_within_the_budget(tmp_path: Path) -> None:
     """320 MB of features, 32 MB granted: loading and sampling all of them needs far less."""
     folder = LayoutFolder(tmp_path / "data", "own")
     for video in "abcd":
-        folder.database[video]["duration"] = 20_000 * 16 / 25
-        folder.save(video, np.ones((20_000, 1000), dtype=np.float32))
+        folder.database[video]["duration"] = 80_000 * 16 / 25
+        folder.save(video, np.ones((80_000, 250), dtype=np.float32))
     folder.write_annotations()
     script = """
         import resource, sys
