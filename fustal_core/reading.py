@@ -20,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from filelock import FileLock
 
 from fustal_core.annotations import Report
 from fustal_core.feature_files import FeatureFile, SourceFiles
@@ -227,20 +228,33 @@ def read_to_cache(
     are read again; the file of the earlier ones is removed.
     """
     path = cache / f"{files.key}-{_stamp(files, dtype)}.bin"
-    sums = path.with_suffix(".json")
-    checksums = _cached_checksums(path, sums, num_bytes(files, dtype))
+    cache.mkdir(parents=True, exist_ok=True)
+    with FileLock(cache / f".{files.key}.lock"):  # whoever comes second finds it written
+        checksums = _fill_cache(path, files, dtype, report, progress)
     if checksums is None:
-        for old in cache.glob(f"{files.key}-*"):
-            old.unlink(missing_ok=True)
-        checksums = _write_cache(path, files, dtype, report, progress)
-        if report.problems:
-            path.unlink()
-            return Read(None, "", ())
-        write_json(sums, checksums)
+        return Read(None, "", ())
     mapping = Mapping.of_file(path)
     shape = (files.num_snippets, files.dim)
     array = torch.from_numpy(np.frombuffer(mapping.buffer, dtype).reshape(shape))
     return Read(_store(files, array, mapping), _fingerprint(files, dtype, checksums), ())
+
+
+def _fill_cache(
+    path: Path, files: SourceFiles, dtype: np.dtype, report: Report, progress: Progress | None
+) -> dict[str, int] | None:
+    """Checksums by video of the cache, written if it is not there; ``None`` with a problem."""
+    sums = path.with_suffix(".json")
+    checksums = _cached_checksums(path, sums, num_bytes(files, dtype))
+    if checksums is not None:
+        return checksums
+    for old in path.parent.glob(f"{files.key}-*"):
+        old.unlink(missing_ok=True)
+    checksums = _write_cache(path, files, dtype, report, progress)
+    if report.problems:
+        path.unlink()
+        return None
+    write_json(sums, checksums)
+    return checksums
 
 
 def _cached_checksums(path: Path, sums: Path, size: int) -> dict[str, int] | None:
