@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import torch
 
 from fustal_core.progress import say_note
 
@@ -97,6 +96,8 @@ def file_digest(path: Path) -> str:
 
 def save_checkpoint(path: Path, key: str, state: Mapping[str, Any]) -> None:
     """Save tensors and plain values atomically under a key that says which job they belong to."""
+    import torch  # here, since who only writes tables need not wait for it
+
     # Through memory: torch's own writer hides a full disk behind an error of another kind, and puts
     # the file's temporary name into it.
     buffer = io.BytesIO()
@@ -112,6 +113,8 @@ def load_checkpoint(path: Path | None, key: str | None) -> dict[str, Any] | None
     """
     if path is None or not path.exists():
         return None
+    import torch
+
     content = path.read_bytes()
     try:
         _check_sums(content)

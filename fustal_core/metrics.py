@@ -46,15 +46,17 @@ Differences from evaluators in circulation, and which way each moves the score *
 """
 
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import pandas as pd
-import torch
 
 from fustal_core.matching import greedy_match, overlaps
 
-Array = TypeVar("Array", np.ndarray, torch.Tensor)
+if TYPE_CHECKING:  # a result file is measured without waiting for torch
+    import torch
+
+Array = TypeVar("Array", np.ndarray, "torch.Tensor")
 
 THUMOS_TIOU: tuple[float, ...] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
 ACTIVITYNET_TIOU: tuple[float, ...] = (
@@ -88,7 +90,10 @@ def temporal_iou(a: Array, b: Array) -> Array:
         >>> temporal_iou(np.array([[0.0, 2.0]]), np.array([[1.0, 3.0], [5.0, 6.0]])).round(3)
         array([[0.333, 0.   ]])
     """
-    xp = torch if isinstance(a, torch.Tensor) else np
+    if isinstance(a, np.ndarray):
+        xp = np
+    else:
+        import torch as xp
     inter = xp.minimum(a[:, None, 1], b[:, 1]) - xp.maximum(a[:, None, 0], b[:, 0])  # (N, M)
     inter = inter.clip(0)
     union = (b[:, 1] - b[:, 0]) + (a[:, None, 1] - a[:, None, 0]) - inter
