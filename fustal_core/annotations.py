@@ -149,7 +149,7 @@ def _read_segment(entry: object, where: str, report: Report) -> tuple[str, float
     return label, start, end
 
 
-def is_file_name(video: str) -> bool:
+def _is_file_name(video: str) -> bool:
     """Whether a video's name can be that of its file."""
     is_name = video.isprintable() and video not in {"", ".", ".."}
     return is_name and "/" not in video and "\\" not in video
@@ -159,7 +159,7 @@ def _read_video(
     video: str, entry: object, where: str, needed: Sequence[str], report: Report
 ) -> tuple[tuple[str, float, float, float], list] | None:
     """(subset, duration, fps, frames) of one database entry and its annotations."""
-    if not is_file_name(video):
+    if not _is_file_name(video):
         report.problem(
             "annotation",
             f"{where!a}: its name is also a file name, expected no slash or control character",

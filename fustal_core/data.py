@@ -20,11 +20,10 @@ from fustal_core.features import FeatureStore
 from fustal_core.points import points_frame
 from fustal_core.progress import Progress
 from fustal_core.reading import Read, num_bytes, read_to_cache, read_to_memory, stored_type
+from fustal_core.splits import SUBSETS
 from fustal_core.survey import Survey, survey_folder
 
 __all__ = ["DataError", "Dataset", "FeatureStore", "load_dataset"]
-
-SUBSETS = ("train", "test")
 
 
 @dataclass(frozen=True)
@@ -107,11 +106,11 @@ def load_dataset(
         if not files.arrays:
             continue
         dtype = stored_type(files, settings.dtype)
-        room -= num_bytes(files, dtype)
-        if room >= 0:
+        needed = num_bytes(files, dtype)
+        if needed <= room:
+            room -= needed
             reads.append(read_to_memory(files, dtype, report, progress))
         else:
-            room += num_bytes(files, dtype)
             reads.append(read_to_cache(files, dtype, cache, report, progress))
     report.raise_problems()
     return Dataset(

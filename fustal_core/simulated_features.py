@@ -20,7 +20,7 @@ import pandas as pd
 from scipy.signal import lfilter
 
 from fustal_core.simulated_annotations import NESTED, SEQUENCE, Event, class_statistics
-from fustal_core.simulated_windows import FINE_FRAMES, path_steps, path_windows
+from fustal_core.simulated_windows import FINE_FRAMES
 from fustal_core.simulator_settings import SimulatorSettings
 
 LATENT_DIM = 64
@@ -244,19 +244,3 @@ def map_windows(windows: np.ndarray, world: World) -> np.ndarray:
     features = windows @ world.weight
     features += world.bias
     return np.maximum(features, 0, out=features)
-
-
-def draw_features(
-    duration_s: float,
-    classes: tuple[str, ...],
-    events: Sequence[Event],
-    world: World,
-    settings: SimulatorSettings,
-    rng: np.random.Generator,
-) -> np.ndarray:
-    """Features of one video at a stride of 4 frames of the setting's rate, (T, D) float32, >= 0.
-
-    A video too short for two snippets of the generator is made that long.
-    """
-    steps = path_steps(duration_s, settings.fps, settings)
-    return map_windows(path_windows(draw_path(steps, classes, events, world, settings, rng)), world)

@@ -1,4 +1,4 @@
-"""Annotations for tests of simulated data."""
+"""Annotations and settings for tests of simulated data."""
 
 from __future__ import annotations
 
@@ -7,6 +7,22 @@ import math
 import pandas as pd
 
 from fustal_core.annotations import Annotations, segments_frame
+
+NO_DIFFICULTIES = dict.fromkeys(
+    (
+        "incompleteness",
+        "end_strength",
+        "scene_strength",
+        "context_strength",
+        "motion_strength",
+        "distractor_rate",
+        "video_shift",
+        "instance_spread",
+        "noise",
+    ),
+    0.0,
+)
+"""Strengths of the simulator that make an action plain to see."""
 
 Video = tuple[str, str, float, float, list[tuple[str, float, float]]]
 """Name, subset, duration in seconds, frames a second, and segments (label, start, end)."""

@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from simulate_helpers import annotations_of
+from simulate_helpers import NO_DIFFICULTIES, annotations_of
 
 from fustal_core.annotations import Annotations, DataError, segments_frame
 from fustal_core.simulated_features import LATENT_DIM, draw_world
@@ -23,18 +23,7 @@ from fustal_core.simulator import (
 )
 
 SETTINGS = SimulatorSettings(feature_dim=8)
-PLAIN = SimulatorSettings(
-    feature_dim=8,
-    incompleteness=0,
-    end_strength=0,
-    scene_strength=0,
-    context_strength=0,
-    motion_strength=0,
-    distractor_rate=0,
-    video_shift=0,
-    instance_spread=0,
-    noise=0,
-)
+PLAIN = SimulatorSettings(feature_dim=8, **NO_DIFFICULTIES)
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
+from simulate_helpers import NO_DIFFICULTIES
 
 from fustal_core.data import Dataset
 from fustal_core.simulated_annotations import class_statistics, draw_video, plan_videos
@@ -18,27 +19,18 @@ from fustal_core.simulated_features import (
     World,
     core_share,
     correlated_noise,
-    draw_features,
+    draw_path,
     draw_world,
     inside_share,
+    map_windows,
 )
+from fustal_core.simulated_windows import path_steps, path_windows
 from fustal_core.simulator import SimulatorSettings, simulate
 
 TINY = SimulatorSettings(
     num_classes=4, train_videos=8, test_videos=7, feature_dim=16, max_video_s=40
 )
-EASY = SimulatorSettings(
-    feature_dim=32,
-    incompleteness=0,
-    end_strength=0,
-    scene_strength=0,
-    context_strength=0,
-    motion_strength=0,
-    distractor_rate=0,
-    video_shift=0,
-    instance_spread=0,
-    noise=0,
-)
+EASY = SimulatorSettings(feature_dim=32, **NO_DIFFICULTIES)
 CLASS = "Billiards"
 CLASS_INDEX = 2
 
@@ -196,7 +188,9 @@ def features(settings: SimulatorSettings, start_s: float = 8.0, end_s: float = 1
     """A 24 s video with one action; at 25 frames a second a fine step is 0.16 s."""
     world = easy_world(settings)
     rng = np.random.default_rng(0)
-    return draw_features(24.0, (CLASS,), [(CLASS, start_s, end_s)], world, settings, rng)
+    steps = path_steps(24.0, settings.fps, settings)
+    z = draw_path(steps, (CLASS,), [(CLASS, start_s, end_s)], world, settings, rng)
+    return map_windows(path_windows(z), world)
 
 
 def easy_world(settings: SimulatorSettings) -> World:
