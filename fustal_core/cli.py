@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from fustal_core import cli_data, cli_predict, cli_results
+from fustal_core import cli_compare, cli_data, cli_predict, cli_results
 from fustal_core.annotations import DataError
 from fustal_core.config import (
     PROFILES,
@@ -138,6 +138,7 @@ def _data_fingerprint(settings: Settings) -> str:
     return checked.fingerprint
 
 
+app.command()(cli_compare.compare)
 app.command()(cli_data.check)
 app.command()(cli_data.simulate)
 app.command()(cli_predict.predict)

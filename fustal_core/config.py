@@ -1,8 +1,7 @@
-"""Settings of the study: one frozen, validated object per stage, and the profiles that fill them.
+"""Settings of the study: one frozen, validated object per stage, made from a profile and overrides.
 
-A profile is a set of values: ``paper`` holds the published hyper-parameters, ``quick`` (the default)
-fits two CPU cores, ``smoke`` takes seconds and serves the tests. Every value can be overridden by its
-dotted name, ``generation.iterations=100``.
+Defaults are the published hyper-parameters; :mod:`fustal_core.profiles` says what each profile changes.
+Every value can be overridden by its dotted name, ``generation.iterations=100``.
 """
 
 from __future__ import annotations
@@ -11,10 +10,11 @@ import difflib
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
+from fustal_core.profiles import CONSTANT_VALUES, PROFILE_VALUES
 from fustal_core.simulator_settings import SimulatorSettings
 
 Profile = Literal["smoke", "quick", "paper"]
@@ -24,6 +24,37 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
+Method = Literal["cross-video", "cola", "acm-net", "ftcl"]
+"""The generators of the study."""
+Constants = Literal["thumos14", "activitynet13", "salads50"]
+"""Data sets that have constants of their own."""
+
+
+def _spread(low: float, high: float, step: float) -> tuple[float, ...]:
+    """``low``, ``low + step`` .. ``high``, both included, without the noise of binary fractions.
+
+    Raises:
+        ValueError: steps that do not end at ``high``, or more than a thousand.
+    """
+    count = (high - low) / step
+    if abs(count - round(count)) > 1e-6 or not 0 <= count <= 1000:
+        raise ValueError
+    return tuple(round(low + step * i, 10) for i in range(round(count) + 1))
+
+
+def _read_thresholds(value: Any) -> Any:
+    """``"0.15:0.95:0.05"`` or ``"0.15, 0.2"``, as a command line has them, to numbers."""
+    if not isinstance(value, str):
+        return value
+    is_range = ":" in value
+    try:
+        numbers = [float(x) for x in value.strip("[]() ").split(":" if is_range else ",")]
+        return _spread(*numbers) if is_range else numbers
+    except (ValueError, TypeError, ArithmeticError):
+        raise ValueError("expected numbers as in 0.15,0.2 or LOW:HIGH:STEP") from None
+
+
+Thresholds = Annotated[tuple[Fraction, ...], Field(min_length=1), BeforeValidator(_read_thresholds)]
 
 
 class SettingsError(ValueError):
@@ -45,31 +76,12 @@ class FeatureSettings(_Settings):
     )
 
 
-class GenerationSettings(_Settings):
-    """FuSTAL stage 1: the cross-video contrastive generator and its proposals."""
+class TrainingSettings(_Settings):
+    """What the trainings of all generators share."""
 
-    method: Literal["cross-video", "cola"] = Field(
-        "cross-video", description="cross-video: with the cross-video contrast; cola: without it"
-    )
-    hidden_channels: Count = Field(2048, description="embedding channels H")
-    length: Annotated[int, Field(ge=20)] = Field(750, description="snippets fed to the model, T'")
-    iterations: Count = Field(6000, description="optimiser steps")
     batch_size: Count = Field(16, description="videos per step")
     learning_rate: Positive = Field(1e-4, description="Adam's learning rate")
     weight_decay: NonNegative = Field(5e-4, description="Adam's L2 weight decay")
-    contrast_weight: NonNegative = Field(0.01, description="weight of L_IV + cross-video part")
-    cross_video_weight: NonNegative = Field(
-        0.2, description="weight of the mean over pairs of L_CV"
-    )
-    class_threshold: Fraction = Field(0.2, description="classes of a video: video score p >= this")
-    nms_tiou: Fraction = Field(0.5, description="NMS per class keeps tIoU below this")
-    legacy_plus_one: bool = Field(
-        True, description="lengths taken as end - start + 1 seconds in the NMS, as the release does"
-    )
-    train_classes: Literal["predicted", "video labels"] = Field(
-        "predicted",
-        description="classes proposed for training videos: those predicted, or the known labels",
-    )
     evaluate_every: int = Field(
         0, ge=0, description="iterations between evaluations on test; 0: never"
     )
@@ -79,10 +91,89 @@ class GenerationSettings(_Settings):
     checkpoint_every: Count = Field(100, description="iterations between checkpoints")
 
     @model_validator(mode="after")
-    def _best_needs_evaluations(self) -> GenerationSettings:
+    def _best_needs_evaluations(self) -> Self:
         if self.select == "best-on-test" and self.evaluate_every == 0:
             raise ValueError("select=best-on-test needs evaluate_every > 0")
         return self
+
+
+class GeneratorSettings(TrainingSettings):
+    """What all generators share: their size, their training, and how proposals are cut."""
+
+    hidden_channels: Count = Field(2048, description="embedding channels H")
+    length: Annotated[int, Field(ge=20)] = Field(750, description="snippets fed to the model, T'")
+    iterations: Count = Field(6000, description="optimiser steps")
+    class_threshold: Fraction = Field(0.2, description="classes of a video: video score p >= this")
+    nms_tiou: Fraction = Field(0.5, description="NMS per class keeps tIoU below this")
+    legacy_plus_one: bool = Field(
+        True, description="lengths taken as end - start + 1 seconds in the NMS, as releases do"
+    )
+    train_classes: Literal["predicted", "video labels"] = Field(
+        "predicted",
+        description="classes proposed for training videos: those predicted, or the known labels",
+    )
+
+
+class GenerationSettings(GeneratorSettings):
+    """FuSTAL stage 1: whose proposals go on, and the cross-video contrastive generator."""
+
+    method: Method = Field(
+        "cross-video",
+        description="whose proposals go on: cross-video (FuSTAL's), cola (without the cross-video "
+        "term), acm-net, ftcl; the last two have settings of their own",
+    )
+    contrast_weight: NonNegative = Field(0.01, description="weight of L_IV + cross-video part")
+    cross_video_weight: NonNegative = Field(
+        0.2, description="weight of the mean over pairs of L_CV"
+    )
+
+
+class ACMNetSettings(GeneratorSettings):
+    """ACM-Net: three-branch attention. FTCL has the same network and localises in the same way."""
+
+    iterations: Count = Field(6500, description="optimiser steps (500 epochs of 13 on THUMOS'14)")
+    weight_decay: NonNegative = Field(5e-5, description="Adam's L2 weight decay")
+    instance_share: Count = Field(8, description="k of the instance branch: floor(T / this)")
+    context_share: Count = Field(3, description="k of the context branch")
+    background_share: Count = Field(3, description="k of the background branch")
+    instance_weight: NonNegative = Field(1.0, description="weight of the instance term of L_cls")
+    guide_weight: NonNegative = Field(2e-3, description="weight of the guide loss")
+    norm_weight: NonNegative = Field(5e-5, description="weight of the feature norm loss")
+    norm_margin: NonNegative = Field(50.0, description="margin between the branches' norms")
+    sparsity_weight: NonNegative = Field(2e-4, description="weight of the sparsity loss")
+    class_threshold: Fraction = Field(0.25, description="classes of a video: video score > this")
+    cas_thresholds: Thresholds = Field(
+        (0.15, 0.2), description="cuts of a class's T-CAS: numbers, or LOW:HIGH:STEP"
+    )
+    attention_thresholds: Thresholds = Field(
+        _spread(0.15, 0.95, 0.05), description="cuts of the instance attention"
+    )
+    min_max: bool = Field(
+        False,
+        description="cut curves scaled to [0, 1] over the video, as CoLA does, not as they are",
+    )
+    nms_tiou: Fraction = Field(0.55, description="NMS per class keeps tIoU below this")
+
+
+class FTCLSettings(TrainingSettings):
+    """FTCL: what comes on top of a trained ACM-Net."""
+
+    epochs: Count = Field(25, description="passes over the pairs of videos")
+    batch_size: Count = Field(16, description="pairs of videos per step")
+    pairs_per_epoch: int = Field(
+        0, ge=0, description="positive pairs a pass takes at random, as many negative; 0: all"
+    )
+    weight_decay: NonNegative = Field(5e-5, description="Adam's L2 weight decay")
+    lcs_weight: NonNegative = Field(0.1, description="weight of L_LCS; 0: without it")
+    fsd_weight: NonNegative = Field(0.8, description="weight of L_FSD; 0: without it")
+    lcs_snippets: Count = Field(30, description="candidates of the LCS")
+    lcs_threshold: Fraction = Field(0.92, description="snippets match above this cosine")
+    fsd_snippets: Count = Field(5, description="candidates of the FSD, action and background each")
+    fsd_channels: Annotated[int, Field(ge=2, multiple_of=2)] = Field(
+        1024, description="channels of FSD candidates: half for the match, half for the gap"
+    )
+    fsd_gamma: Positive = Field(0.1, description="smoothness of the FSD's maximum")
+    evaluate_every: int = Field(0, ge=0, description="epochs between evaluations on test; 0: never")
 
 
 class SelectionSettings(_Settings):
@@ -172,72 +263,16 @@ class Settings(_Settings):
     data: str = Field("simulated", description="'simulated' or a data folder")
     profile: Profile = "quick"
     seed: int = Field(0, ge=0)
+    constants: Constants = "thumos14"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     trust_pickle: bool = False
     features: FeatureSettings = FeatureSettings()
     simulation: SimulatorSettings = SimulatorSettings()
     generation: GenerationSettings = GenerationSettings()
+    acm_net: ACMNetSettings = ACMNetSettings()
+    ftcl: FTCLSettings = FTCLSettings()
     selection: SelectionSettings = SelectionSettings()
     student: StudentSettings = StudentSettings()
-
-
-_QUICK_STUDENT = {
-    "width": 96,
-    "mlp_width": 144,
-    "max_length": 384,
-    "global_mean": "masked",
-    "switch_epoch": 12,
-    "epochs": 20,
-    "learning_rate": 1e-3,
-    "ema_decay": 0.99,
-    "pre_nms_top_k": 200,
-    "max_detections": 400,
-    "evaluate_every": 4,
-}
-
-_PROFILE_VALUES: dict[str, dict[str, dict[str, Any]]] = {
-    "paper": {"student": {"evaluate_every": 10}},
-    "quick": {
-        "generation": {
-            "hidden_channels": 256,
-            "length": 400,
-            "iterations": 300,
-            "learning_rate": 1e-3,
-            "train_classes": "video labels",
-        },
-        "student": _QUICK_STUDENT,
-    },
-    "smoke": {
-        "simulation": {
-            "num_classes": 4,
-            "train_videos": 12,
-            "test_videos": 8,
-            "feature_dim": 16,
-            "max_video_s": 60.0,
-        },
-        "generation": {
-            "hidden_channels": 32,
-            "length": 64,
-            "iterations": 20,
-            "batch_size": 8,
-            "learning_rate": 1e-3,
-            "train_classes": "video labels",
-            "checkpoint_every": 10,
-        },
-        "student": {
-            **_QUICK_STUDENT,
-            "width": 32,
-            "mlp_width": 48,
-            "max_length": 128,
-            "switch_epoch": 2,
-            "epochs": 4,
-            "ema_decay": 0.9,
-            "pre_nms_top_k": 50,
-            "max_detections": 100,
-            "evaluate_every": 1,
-        },
-    },
-}
 
 
 def make_settings(
@@ -260,10 +295,32 @@ def make_settings(
     """
     if profile not in PROFILES:
         raise SettingsError(f"unknown profile {profile!r}; allowed: {', '.join(PROFILES)}")
-    values: dict[str, Any] = {k: dict(v) for k, v in _PROFILE_VALUES[profile].items()}
+    overrides = overrides or {}
+    values: dict[str, Any] = {k: dict(v) for k, v in PROFILE_VALUES[profile].items()}
     values |= {"data": str(data), "profile": profile, "seed": seed}
+    # The data set's own constants come after the profile's sizes: they say what fits the data.
+    for section, constants in CONSTANT_VALUES.get(
+        overrides.get("constants", "thumos14"), {}
+    ).items():
+        values[section] = values.get(section, {}) | constants
+    return _with_values(values, overrides)
+
+
+def override(settings: Settings, overrides: Mapping[str, Any]) -> Settings:
+    """Settings with single values replaced, by dotted name as in :func:`make_settings`.
+
+    Raises:
+        SettingsError: unknown setting, or a bad value; names it and the allowed ones. Other
+            ``constants``, since these only fill new settings.
+    """
+    if overrides.get("constants", settings.constants) != settings.constants:
+        raise SettingsError("constants: cannot be changed later, they fill a new run's settings")
+    return _with_values(settings.model_dump(), overrides)
+
+
+def _with_values(values: dict[str, Any], overrides: Mapping[str, Any]) -> Settings:
     problems = []
-    for name, value in (overrides or {}).items():
+    for name, value in overrides.items():
         problem = _unknown_setting(name)
         if problem:
             problems.append(problem)
@@ -297,6 +354,7 @@ def parse_overrides(assignments: Iterable[str]) -> dict[str, str]:
 def setting_names() -> dict[str, str]:
     """Every setting that can be overridden, by dotted name, with its description."""
     names = {
+        "constants": "thumos14, activitynet13 or salads50: the data whose constants ACM-Net takes",
         "device": "auto, cpu or cuda",
         "trust_pickle": "load object arrays of a data folder, which can run code",
     }

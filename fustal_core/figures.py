@@ -36,6 +36,8 @@ COLOURS: dict[str, str] = {
     "student + EMA": "#CC79A7",
     "EMA": "#CC79A7",
     "CoLA": "#8C8C8C",
+    "ACM-Net": "#44AA99",
+    "FTCL": "#882255",
     "published": "#4D4D4D",
     "TP": "#009E73",
     "FP": "#D55E00",
@@ -92,6 +94,8 @@ _NAMES: tuple[tuple[str, str], ...] = (
     ("cross-video", "cross-video"),
     ("generator", "cross-video"),
     ("cola", "CoLA"),
+    ("acm-net", "ACM-Net"),
+    ("ftcl", "FTCL"),
     ("confidence", "confidence"),
     ("iou", "selected"),
     ("selected", "selected"),
@@ -125,6 +129,15 @@ def new_figure(height_in: float, width_in: float = WIDTH_IN) -> Figure:
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width_in, height_in), layout="constrained")
+
+
+def nothing_to_show(text: str) -> Figure:
+    """A figure that says why it is empty."""
+    figure = new_figure(height_in=1.0)
+    axes = figure.subplots()
+    axes.set_axis_off()
+    axes.text(0.5, 0.5, text, ha="center", va="center", transform=axes.transAxes)
+    return figure
 
 
 def save_figure(figure: Figure, path: Path | str) -> list[Path]:

@@ -105,10 +105,8 @@ def predict(
         raise SettingsError(f"stride_frames and window_frames: expected > 0, got {changes}")
     clock = Clock(**(model.clock.model_dump() | changes))
     videos = _check(model, features, clock, fps, durations_s)
-    if model.kind == "generator":
-        found = _propose(model, videos, progress)
-    else:
-        found = _detect(model, videos, progress)
+    find = _detect if model.kind == "student" else _propose
+    found = find(model, videos, progress)
     return _best(found[list(DETECTION_COLUMNS)], min_score, top)
 
 

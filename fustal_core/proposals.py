@@ -8,6 +8,7 @@ position) mask, means inside and outside from cumulative sums.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,14 +16,31 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-CAS_THRESHOLDS = np.arange(0.0, 0.25, 0.025)
-"""0.0, 0.025 .. 0.225 on the T-CAS of a class."""
-ACTIONNESS_THRESHOLDS = np.arange(0.1, 0.925, 0.025)
-"""0.1, 0.125 .. 0.9 on the actionness."""
-UPSAMPLING = 24
-MARGIN = 0.25
-"""Width of the outer margin on each side, as a share of a candidate's length."""
-CLASS_SCORE_WEIGHT = 0.2
+
+@dataclass(frozen=True)
+class Localization:
+    """How the curves of a video become scored candidates; the defaults are CoLA's and FuSTAL's.
+
+    Attributes:
+        cas_thresholds: on the T-CAS of a class, each in [0, 1].
+        actionness_thresholds: on the actionness, each in [0, 1].
+        upsampling: positions per snippet.
+        margin: width of the outer margin on each side, as a share of a candidate's length.
+        class_score_weight: share of the class's video score in a candidate's.
+        min_max: scale both curves to [0, 1] over the video; else they are in [0, 1] already.
+        at_class_threshold: a video score equal to the threshold proposes its class.
+    """
+
+    cas_thresholds: Sequence[float] = tuple(np.arange(0.0, 0.25, 0.025))
+    actionness_thresholds: Sequence[float] = tuple(np.arange(0.1, 0.925, 0.025))
+    upsampling: int = 24
+    margin: float = 0.25
+    class_score_weight: float = 0.2
+    min_max: bool = True
+    at_class_threshold: bool = True
+
+
+FUSTAL = Localization()
 
 
 @dataclass(frozen=True)
@@ -42,6 +60,7 @@ def generate_proposals(
     num_snippets: int,
     seconds_per_snippet: float,
     *,
+    how: Localization = FUSTAL,
     nms: bool = True,
     nms_tiou: float = 0.5,
     class_threshold: float = 0.2,
@@ -56,9 +75,11 @@ def generate_proposals(
         video_scores: (C,) in [0, 1].
         num_snippets: L, the video's own number of snippets (T' of them were fed to the model).
         seconds_per_snippet: stride of the features in seconds.
+        how: thresholds, upsampling and score; the defaults are those of FuSTAL.
         nms: False gives the candidates before NMS.
         nms_tiou: NMS per class keeps a proposal whose tIoU with every better one is below this.
-        class_threshold: classes with a video score >= this are proposed, the arg-max if none is.
+        class_threshold: classes with a video score >= this (above it, if ``how`` says so) are
+            proposed, the arg-max if none is.
         legacy_plus_one: lengths as end - start + 1, in seconds, in areas and overlap of the NMS: a
             habit of the pixel era in the released code, which merges short actions.
         classes: class indices to propose instead of those chosen by ``class_threshold``.
@@ -72,15 +93,19 @@ def generate_proposals(
     """
     cas, actionness, video_scores = _arrays(cas, actionness, video_scores)
     if classes is None:
-        classes = np.flatnonzero(video_scores >= class_threshold)
-        classes = classes if len(classes) else np.array([video_scores.argmax()])
+        shown = video_scores > class_threshold
+        if how.at_class_threshold:
+            shown |= video_scores == class_threshold
+        classes = np.flatnonzero(shown) if shown.any() else np.array([video_scores.argmax()])
+    scaled = normalise if how.min_max else np.asarray
     found = find_candidates(
-        upsample(normalise(cas[:, classes])),
-        upsample(normalise(actionness[:, None]))[:, 0],
+        upsample(scaled(cas[:, classes]), how.upsampling),
+        upsample(scaled(actionness[:, None]), how.upsampling)[:, 0],
         video_scores[classes],
+        how,
     )
-    # Upsampled position u lies at u * stride * L / (24 * T' * fps) seconds.
-    seconds = seconds_per_snippet * num_snippets / (UPSAMPLING * len(cas))
+    # Upsampled position u lies at u * stride * L / (upsampling * T' * fps) seconds.
+    seconds = seconds_per_snippet * num_snippets / (how.upsampling * len(cas))
     segments = np.stack([found.first, found.last + 1], axis=1) * seconds
     kept = np.arange(len(segments))
     if nms:
@@ -117,7 +142,7 @@ def normalise(curves: np.ndarray) -> np.ndarray:
     return np.clip((curves - low) / np.where(width > 0, width, 1), 0, 1)
 
 
-def upsample(curves: np.ndarray, factor: int = UPSAMPLING) -> np.ndarray:
+def upsample(curves: np.ndarray, factor: int = FUSTAL.upsampling) -> np.ndarray:
     """Linear interpolation along time at positions 0, 1/factor, ... < T; (T, K) -> (factor*T, K).
 
     Beyond the last snippet the last step is extrapolated; a single snippet is repeated.
@@ -131,23 +156,29 @@ def upsample(curves: np.ndarray, factor: int = UPSAMPLING) -> np.ndarray:
     return (curves[:, None] + fraction * step[:, None]).reshape(-1, curves.shape[1])
 
 
-def find_candidates(cas: np.ndarray, actionness: np.ndarray, scores: np.ndarray) -> Candidates:
-    """Every run of at least 2 positions above any threshold, with its outer-inner score.
+def find_candidates(
+    cas: np.ndarray, actionness: np.ndarray, scores: np.ndarray, how: Localization = FUSTAL
+) -> Candidates:
+    """Every run of at least 2 positions at or above any threshold, with its outer-inner score.
+
+    A position with a value of 0 is in no run.
 
     Args:
         cas: (N, K) normalised upsampled T-CAS of the K proposed classes.
         actionness: (N,) normalised upsampled actionness.
         scores: (K,) video scores of these classes.
+        how: thresholds, margin and the weight of the class score.
 
     Returns:
         Candidates whose ``label`` indexes the K classes.
     """
     curves = np.ascontiguousarray(cas.T)[:, None]  # (K, 1, N)
     num_classes, _, num_positions = curves.shape
-    num_cuts = len(CAS_THRESHOLDS)
+    num_cuts = len(how.cas_thresholds)
     # A class has a map for each T-CAS threshold, zeroed below it, and one that is cut nowhere.
-    maps = curves * (curves >= np.append(CAS_THRESHOLDS, -np.inf)[:, None])  # (K, 11, N)
-    active = (actionness >= ACTIONNESS_THRESHOLDS[:, None]) & (actionness > 0)  # (33, N)
+    maps = curves * (curves >= np.append(how.cas_thresholds, -np.inf)[:, None])  # (K, 11, N)
+    active = actionness >= np.array(how.actionness_thresholds)[:, None]  # (33, N)
+    active &= actionness > 0
     cas_row, cas_first, cas_last = find_runs((maps[:, :-1] > 0).reshape(-1, num_positions))
     act_row, act_first, act_last = find_runs(active)
     # Runs of the actionness serve every class.
@@ -157,8 +188,8 @@ def find_candidates(cas: np.ndarray, actionness: np.ndarray, scores: np.ndarray)
     last = np.concatenate([cas_last, np.tile(act_last, num_classes)])
     row = label * (num_cuts + 1) + cut
     maps = maps.reshape(-1, num_positions)
-    contrast = outer_inner_contrast(maps, row, first, last)
-    return Candidates(label, contrast + CLASS_SCORE_WEIGHT * scores[label], first, last)
+    contrast = outer_inner_contrast(maps, row, first, last, how.margin)
+    return Candidates(label, contrast + how.class_score_weight * scores[label], first, last)
 
 
 def find_runs(mask: np.ndarray, shortest: int = 2) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -175,7 +206,7 @@ def find_runs(mask: np.ndarray, shortest: int = 2) -> tuple[np.ndarray, np.ndarr
 
 
 def outer_inner_contrast(
-    maps: np.ndarray, row: np.ndarray, first: np.ndarray, last: np.ndarray, margin: float = MARGIN
+    maps: np.ndarray, row: np.ndarray, first: np.ndarray, last: np.ndarray, margin: float
 ) -> np.ndarray:
     """Mean of a map inside each run minus its mean in the outer margin (0 if there is no margin).
 

@@ -1,13 +1,54 @@
-"""Proposal generation of FuSTAL's stage 1 as its text reads: threshold by threshold, run by run.
+"""Proposal generation of FuSTAL and of ACM-Net as their texts read: threshold by threshold, run by run.
 
 Slow and plain, to test :mod:`fustal_core.proposals` and to time it against; shares no code with it.
 """
 
 from __future__ import annotations
 
+import operator
+from typing import NamedTuple
+
 import numpy as np
 import pandas as pd
 from scipy.interpolate import interp1d
+
+
+class Way(NamedTuple):
+    """Constants of a method.
+
+    scaled: curves are scaled to [0, 1], and a video score equal to the threshold proposes its class.
+    """
+
+    cas_cuts: list[float]
+    action_cuts: list[float]
+    factor: int
+    margin: float
+    class_share: float
+    class_threshold: float
+    tiou: float
+    scaled: bool
+
+
+FUSTAL_WAY = Way(
+    [0.025 * step for step in range(10)],
+    [0.1 + 0.025 * step for step in range(33)],
+    factor=24,
+    margin=0.25,
+    class_share=0.2,
+    class_threshold=0.2,
+    tiou=0.5,
+    scaled=True,
+)
+ACM_NET_WAY = Way(
+    [0.15, 0.2],
+    [step / 20 for step in range(3, 20)],
+    factor=20,
+    margin=0.2,
+    class_share=0.0,
+    class_threshold=0.25,
+    tiou=0.55,
+    scaled=False,
+)
 
 
 def proposals_by_loops(
@@ -18,8 +59,9 @@ def proposals_by_loops(
     seconds_per_snippet: float,
     *,
     nms: bool = True,
+    way: Way = FUSTAL_WAY,
 ) -> pd.DataFrame:
-    """:func:`fustal_core.proposals.generate_proposals` with its defaults.
+    """:func:`fustal_core.proposals.generate_proposals` with its defaults, or in ACM-Net's way.
 
     Args:
         cas: (T', C) T-CAS, T' >= 2.
@@ -28,29 +70,36 @@ def proposals_by_loops(
         num_snippets: L, the video's own number of snippets.
         seconds_per_snippet: stride of the features in seconds.
         nms: False gives the candidates before NMS.
+        way: of the method.
 
     Returns:
         Columns ``label`` (class index), ``score``, ``t_start``, ``t_end`` (s), by class.
     """
-    classes = [c for c in range(len(video_scores)) if video_scores[c] >= 0.2]
+    is_shown = operator.ge if way.scaled else operator.gt
+    classes = [c for c, score in enumerate(video_scores) if is_shown(score, way.class_threshold)]
     if not classes:
         classes = [int(np.argmax(video_scores))]
-    action_curve = upsampled(normalised(actionness))
-    position_s = seconds_per_snippet * num_snippets / (24 * len(cas))
+    scaled = normalised if way.scaled else np.copy
+    action_curve = upsampled(scaled(actionness), way.factor)
+    position_s = seconds_per_snippet * num_snippets / (way.factor * len(cas))
     rows = []
     for label in classes:
-        class_curve = upsampled(normalised(cas[:, label]))
+        class_curve = upsampled(scaled(cas[:, label]), way.factor)
+        bonus = way.class_share * video_scores[label]
         found = []
-        for step in range(10):
-            cut = np.where(class_curve < 0.025 * step, 0.0, class_curve)
-            found += scored_runs(cut, cut, video_scores[label])
-        for step in range(33):
-            cut = np.where(action_curve < 0.1 + 0.025 * step, 0.0, action_curve)
-            found += scored_runs(cut, class_curve, video_scores[label])
+        for threshold in way.cas_cuts:
+            cut = np.where(class_curve < threshold, 0.0, class_curve)
+            found += scored_runs(cut, cut, way.margin)
+        for threshold in way.action_cuts:
+            cut = np.where(action_curve < threshold, 0.0, action_curve)
+            found += scored_runs(cut, class_curve, way.margin)
         timed = [
-            (score, first * position_s, (last + 1) * position_s) for score, first, last in found
+            (contrast + bonus, first * position_s, (last + 1) * position_s)
+            for contrast, first, last in found
         ]
-        rows += [(label, *row) for row in (suppressed(timed, 0.5, extra=1.0) if nms else timed)]
+        rows += [
+            (label, *row) for row in (suppressed(timed, way.tiou, extra=1.0) if nms else timed)
+        ]
     return pd.DataFrame(rows, columns=["label", "score", "t_start", "t_end"])
 
 
@@ -61,31 +110,30 @@ def normalised(curve: np.ndarray) -> np.ndarray:
     return np.array([min(max((value - low) / width, 0.0), 1.0) for value in curve])
 
 
-def upsampled(curve: np.ndarray) -> np.ndarray:
-    """Linear interpolation at 0, 1/24, ... < T, extrapolating the last step; (T,) -> (24 T,)."""
+def upsampled(curve: np.ndarray, factor: int) -> np.ndarray:
+    """Linear interpolation at 0, 1/factor, ... < T, extrapolating the last step; (T,) -> (factor T,)."""
     line = interp1d(np.arange(len(curve)), curve, fill_value="extrapolate")
-    return line(np.arange(24 * len(curve)) / 24)
+    return line(np.arange(factor * len(curve)) / factor)
 
 
-def scored_runs(
-    cut: np.ndarray, curve: np.ndarray, class_score: float
-) -> list[tuple[float, int, int]]:
-    """Runs of at least two positions above 0: (score, first, last position).
+def scored_runs(cut: np.ndarray, curve: np.ndarray, margin: float) -> list[tuple[float, int, int]]:
+    """Runs of at least two positions above 0: (inside minus outside, first, last position).
 
     Args:
         cut: (N,) curve that is 0 below its threshold: where the runs are.
-        curve: (N,) curve that they are scored on: inside minus outside, plus 0.2 * class_score.
+        curve: (N,) curve that they are scored on.
+        margin: what counts as outside on each side, as a share of the run's length.
     """
     found = []
     for run in consecutive(np.flatnonzero(cut > 0)):
         if len(run) < 2:
             continue
         first, last, length = run[0], run[-1], len(run)
-        outer_first = max(0, int(first - 0.25 * length))
-        outer_last = min(len(curve) - 1, int(last + 0.25 * length))
+        outer_first = max(0, int(first - margin * length))
+        outer_last = min(len(curve) - 1, int(last + margin * length))
         outside = [*range(outer_first, first), *range(last + 1, outer_last + 1)]
         contrast = np.mean(curve[run]) - (np.mean(curve[outside]) if outside else 0.0)
-        found.append((contrast + 0.2 * class_score, first, last))
+        found.append((contrast, first, last))
     return found
 
 

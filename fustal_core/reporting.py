@@ -17,6 +17,17 @@ import pandas as pd
 from fustal_core.config import make_settings
 from fustal_core.figures import AVERAGE, save_figure
 from fustal_core.files import atomic_path, write_json, write_text
+from fustal_core.naming import (
+    BEST_ON_TEST,
+    CEILING,
+    FLOOR,
+    FUSTAL,
+    GENERATORS,
+    STUDENT,
+    all_proposals,
+    choices_on_test,
+    display_name,
+)
 from fustal_core.published import thumos14
 from fustal_core.quality import assign, pseudo_label_quality
 from fustal_core.results import write_pseudo_labels
@@ -40,10 +51,6 @@ MAIN_COLUMNS = [
 ]
 
 
-COLA, CROSS_VIDEO = "CoLA", "FuSTAL generator"
-FLOOR, STUDENT = "student on all proposals", "student on selected proposals"
-FUSTAL = "FuSTAL (student + EMA distillation)"
-CEILING = "student on true segments (ceiling)"
 CLAIM_POINTS = 1.0
 """A gain in mAP, or in the F1 of labels, counts from more than this many points in a single run."""
 NOISE = (
@@ -52,31 +59,7 @@ NOISE = (
     "deviation). In a single run a difference below one point is no evidence: a gain in mAP or in the "
     "F1 of labels counts above 1.0 point."
 )
-RAW_STEPS = {"cola": "all proposals (CoLA)", "cross-video": "all proposals"}
 STAGE_TWO_IN_CROPS = "IoU-score filter in the crops"
-
-
-def own_generator(study: Study) -> str:
-    """Name of the generator whose proposals the run's pseudo labels are."""
-    return COLA if study.settings.generation.method == "cola" else CROSS_VIDEO
-
-
-def display_name(study: Study, method: str) -> str:
-    """What this run's tables call a method: its name and what the settings make of it.
-
-    A student of proposals other than FuSTAL's says whose they are, and is not called FuSTAL; a row
-    whose weights were chosen by test labels says "(best-on-test)". Else it is the name itself.
-
-    Args:
-        method: "student" is part of every student's name, "true segments" of the ceiling's.
-    """
-    settings = study.settings
-    is_student = "student" in method
-    if is_student and "true segments" not in method and settings.generation.method == "cola":
-        name = "student + EMA distillation" if method == FUSTAL else method
-        method = f"{name} [generator: cola]"
-    stage = settings.student if is_student else settings.generation
-    return f"{method} (best-on-test)" if stage.select == "best-on-test" else method
 
 
 def measured_row(study: Study, method: str, supervision: str, detections: pd.DataFrame) -> dict:
@@ -97,13 +80,12 @@ def measured_row(study: Study, method: str, supervision: str, detections: pd.Dat
 
 
 def main_results(study: Study) -> pd.DataFrame:
-    """Measured rows of every step of FuSTAL, then the published rows for THUMOS'14; percent.
+    """Measured rows of all generators and of every step of FuSTAL, then the published rows; percent.
 
     Columns: ``MAIN_COLUMNS``. Published cells that are not known are NaN.
     """
     weak = {
-        COLA: study.generation("cola").test,
-        CROSS_VIDEO: study.generation("cross-video").test,
+        **{name: study.generation(method).test for method, name in GENERATORS.items()},
         FLOOR: study.student("raw", distill=False).detections,
         STUDENT: study.student("selected", distill=False).detections,
         FUSTAL: study.student("selected", distill=True).detections,
@@ -131,8 +113,8 @@ def quality_along_pipeline(study: Study) -> pd.DataFrame:
     selection = study.selection()
     confident = study.settings.selection.model_copy(update={"iou_threshold": 0.0})
     steps = {
-        RAW_STEPS["cola"]: study.generation("cola").train,
-        RAW_STEPS[study.settings.generation.method]: selection.scored,
+        all_proposals(study, "cola"): study.generation("cola").train,
+        all_proposals(study, study.settings.generation.method): selection.scored,
         "confidence filter": select(selection.scored, confident, study.video_classes),
         "IoU-score filter": selection.selected,
     }
@@ -322,18 +304,27 @@ def about_test_map(study: Study, history: pd.DataFrame) -> str:
     return "\n".join(lines)
 
 
-def claim(study: Study, says: str, source: str, measured: str, holds: bool) -> dict[str, Any]:
-    """One row of a claims table: what the paper says and what this run measured."""
-    stages = {"generator": study.settings.generation, "students": study.settings.student}
-    chosen = [name for name, stage in stages.items() if stage.select == "best-on-test"]
-    note = f"; {' and '.join(chosen)} best-on-test" if chosen else ""
+def claim(
+    study: Study,
+    says: str,
+    source: str,
+    measured: str,
+    holds: bool,
+    seeds: str = "1 (no interval)",
+) -> dict[str, Any]:
+    """One row of a claims table: what the paper says and what this run measured.
+
+    seeds: how many there were, and of what.
+    """
+    chosen = choices_on_test(study)
+    note = f"; {' and '.join(chosen)} {BEST_ON_TEST}" if chosen else ""
     return {
         "the paper says": says,
         "where": source,
         "measured here": measured,
         "holds": "yes" if holds else "no",
         "data": f"{study.data_name}{note}",
-        "seeds": "1 (no interval)",
+        "seeds": seeds,
     }
 
 

@@ -15,17 +15,23 @@ from typing import Any, Literal
 
 import pandas as pd
 import torch
+from safetensors.torch import load_file
 
-from fustal_core.config import GenerationSettings, Settings, StudentSettings, make_settings
+from fustal_core.config import (
+    ACMNetSettings,
+    GeneratorSettings,
+    Method,
+    Settings,
+    StudentSettings,
+    make_settings,
+    override,
+)
 from fustal_core.data import Dataset, load_dataset
 from fustal_core.features import FeatureStore
-from fustal_core.files import write_parquet
-from fustal_core.generation import propose, train_generator
-from fustal_core.generator import CrossVideoGenerator
 from fustal_core.locks import making_lock, run_lock
+from fustal_core.making import make_generation, make_student, run_student_training
 from fustal_core.metrics import map_summary
-from fustal_core.progress import Progress, show_progress
-from fustal_core.results import write_detections
+from fustal_core.progress import show_progress
 from fustal_core.rundir import (
     Product,
     claim_run_dir,
@@ -40,16 +46,21 @@ from fustal_core.rundir import (
 from fustal_core.selection import score_proposals, select
 from fustal_core.simulator import simulate
 from fustal_core.student import TriDet
-from fustal_core.student_inference import detect
-from fustal_core.student_training import StudentResult, train_student
-from fustal_core.weights import WEIGHTS_FORMAT, load_model, save_model
+from fustal_core.weights import WEIGHTS_FORMAT, GeneratorModel, load_model
 
-Method = Literal["cola", "cross-video"]
 LabelSource = Literal["selected", "raw", "truth"]
 
 # The modules a product is made with; it is made again when they, or what they import, change.
 _GENERATION_CODE = ("data", "simulator", "generation", "metrics")
-_STUDENT_CODE = (*_GENERATION_CODE, "selection", "student_training", "student_inference")
+_FTCL_CODE = (*_GENERATION_CODE, "ftcl_training")
+_STUDENT_CODE = (
+    "data",
+    "simulator",
+    "metrics",
+    "selection",
+    "student_training",
+    "student_inference",
+)
 
 
 @dataclass(frozen=True)
@@ -60,13 +71,15 @@ class Generation:
         model: in eval mode.
         train, test: proposals of the subset's videos; those of test are its detections.
         losses: per iteration. evaluations: test mAP along the training, may be empty.
+        looks: of FTCL, the tables of two pairs after each epoch (see ``ftcl_training.look_at_pair``).
     """
 
-    model: CrossVideoGenerator
+    model: GeneratorModel
     train: pd.DataFrame
     test: pd.DataFrame
     losses: pd.DataFrame
     evaluations: pd.DataFrame
+    looks: dict[str, torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -149,10 +162,34 @@ def load_data(settings: Settings, cache: Path | None = None) -> Dataset:
 class Study:
     """One run: settings, data, and the products of its stages."""
 
-    def __init__(self, settings: Settings, run_dir: Path) -> None:
+    def __init__(self, settings: Settings, run_dir: Path, base: Study | None = None) -> None:
         self.settings = settings
         self.run_dir = run_dir
+        self.base = base
         self.device = torch_device(settings)
+
+    def variant(
+        self, name: str, *, seed: int | None = None, overrides: Mapping[str, Any] | None = None
+    ) -> Study:
+        """The same data with another seed of the training, or other settings.
+
+        What the change does not touch is shared with this study; the rest lies in
+        ``variants/NAME`` of its run directory.
+
+        Args:
+            name: of the folder.
+            seed: of the training alone; None: this study's.
+            overrides: settings by dotted name.
+
+        Raises:
+            SettingsError: unknown setting or bad value.
+        """
+        settings = override(self.settings, overrides or {})
+        if seed is not None:
+            settings = settings.model_copy(update={"seed": seed})
+        study = Study(settings, self.run_dir / "variants" / name, base=self)
+        study.dataset = self.dataset
+        return study
 
     @cached_property
     def dataset(self) -> Dataset:
@@ -186,46 +223,34 @@ class Study:
 
     def generation(self, method: Method | None = None) -> Generation:
         """Stage 1 by a method (None: the one of the settings), made if it is not there."""
-        settings = self.settings.generation
-        if method is not None:
-            settings = settings.model_copy(update={"method": method})
-        product = self._generation_product(settings)
-        self._ensure(product, lambda: self._make_generation(settings, product))
+        method = method or self.settings.generation.method
+        product = self._generation_product(method)
+        if not product.is_made:
+            start = self.generation("acm-net").model if method == "ftcl" else None
+            self._ensure(product, lambda: make_generation(self, method, product, start))
         return Generation(
             load_model(product.folder / "weights.safetensors").model.to(self.device),
             pd.read_parquet(product.folder / "proposals_train.parquet"),
             pd.read_parquet(product.folder / "proposals_test.parquet"),
             pd.read_parquet(product.folder / "losses.parquet"),
             pd.read_parquet(product.folder / "evaluations.parquet"),
+            load_file(product.folder / "looks.safetensors"),
         )
 
-    def _generation_product(self, settings: GenerationSettings) -> Product:
-        return self._product(
-            f"01_generation/{settings.method}", _GENERATION_CODE, settings.model_dump()
-        )
+    def generator_settings(self, method: Method) -> GeneratorSettings:
+        """What a method localises with, and how large its network is; FTCL's are ACM-Net's."""
+        if method in ("acm-net", "ftcl"):
+            return self.settings.acm_net
+        return self.settings.generation.model_copy(update={"method": method})
 
-    def _make_generation(self, settings: GenerationSettings, product: Product) -> None:
-        def evaluate(model: CrossVideoGenerator) -> dict[str, float]:
-            return self.measure(propose(model, self.dataset, "test", settings))
-
-        with show_progress(f"training the generator ({settings.method})") as progress:
-            model, losses, evaluations = train_generator(
-                settings,
-                self.dataset,
-                self.settings.seed,
-                device=self.device,
-                checkpoint=product.checkpoint,
-                key=product.key,
-                evaluate=evaluate,
-                progress=progress,
-            )
-        self._save_weights(product, model, settings)
-        write_parquet(product.folder / "losses.parquet", losses)
-        write_parquet(product.folder / "evaluations.parquet", evaluations)
-        for subset in ("train", "test"):
-            with show_progress(f"proposals of {subset} videos ({settings.method})") as progress:
-                proposals = propose(model, self.dataset, subset, settings, progress)
-            self._save_segments(product, f"proposals_{subset}", proposals, subset)
+    def _generation_product(self, method: Method) -> Product:
+        settings = self.generator_settings(method)
+        inputs: list[Any] = [method, settings.model_dump()]
+        if method == "ftcl":
+            inputs += [self._generation_product("acm-net").key, self.settings.ftcl.model_dump()]
+        code = _FTCL_CODE if isinstance(settings, ACMNetSettings) else _GENERATION_CODE
+        product = self._product(f"01_generation/{method}", code, inputs)
+        return self._shared(product, lambda base: base._generation_product(method))
 
     def selection(self) -> Selection:
         """Stage 2 on the proposals of the settings' generator."""
@@ -257,7 +282,7 @@ class Study:
             initial = self._phase_one(labels, segments)
             self._ensure(
                 product,
-                lambda: self._make_student(settings, segments, product, initial, distill),
+                lambda: make_student(self, settings, segments, product, initial, distill),
             )
         return Student(
             load_model(product.folder / "weights.safetensors").model.to(self.device),
@@ -278,9 +303,10 @@ class Study:
     ) -> Product:
         inputs: list[Any] = [settings.model_dump(), name]
         if labels != "truth":
-            generation = self._generation_product(self.settings.generation)
+            generation = self._generation_product(self.settings.generation.method)
             inputs += [generation.key, self.settings.selection.model_dump()]
-        return self._product(f"03_training/{name}", _STUDENT_CODE, inputs)
+        product = self._product(f"03_training/{name}", _STUDENT_CODE, inputs)
+        return self._shared(product, lambda base: base._student_product(name, settings, labels))
 
     def _phase_one(self, labels: LabelSource, segments: pd.DataFrame) -> Path:
         """The state after the epochs on the given labels, from which both continuations start."""
@@ -289,59 +315,15 @@ class Study:
         product = self._student_product(f"{labels}_phase_one", settings, labels)
         self._ensure(
             product,
-            lambda: self._train(settings, segments, product, None, distill=False),
+            lambda: run_student_training(self, settings, segments, product, None, distill=False),
             keep_checkpoint=True,
         )
         return product.checkpoint
-
-    def _make_student(
-        self,
-        settings: StudentSettings,
-        segments: pd.DataFrame,
-        product: Product,
-        initial: Path,
-        distill: bool,
-    ) -> None:
-        result = self._train(settings, segments, product, initial, distill)
-        self._save_weights(product, result.model, settings)
-        write_parquet(product.folder / "history.parquet", result.history)
-        write_parquet(product.folder / "ema_labels.parquet", result.ema_labels)
-        with show_progress(f"detections ({product.folder.name})") as progress:
-            detections = self._detect(result.model, settings, progress)
-        self._save_segments(product, "detections", detections, "test")
-
-    def _train(
-        self,
-        settings: StudentSettings,
-        segments: pd.DataFrame,
-        product: Product,
-        initial: Path | None,
-        distill: bool,
-    ) -> StudentResult:
-        with show_progress(f"training the student ({product.folder.name})") as progress:
-            return train_student(
-                settings,
-                self.dataset,
-                segments,
-                self.settings.seed,
-                device=self.device,
-                checkpoint=product.checkpoint,
-                key=product.key,
-                initial=initial,
-                distill=distill,
-                evaluate=lambda model: self.measure(self._detect(model, settings)),
-                progress=progress,
-            )
 
     def _labels(self, source: LabelSource) -> pd.DataFrame:
         if source == "truth":
             return self.dataset.truth("train")
         return self.generation().train if source == "raw" else self.selection().selected
-
-    def _detect(
-        self, model: TriDet, settings: StudentSettings, progress: Progress | None = None
-    ) -> pd.DataFrame:
-        return detect(model, self.dataset, "test", settings, device=self.device, progress=progress)
 
     def _ensure(
         self, product: Product, make: Callable[[], object], *, keep_checkpoint: bool = False
@@ -349,11 +331,20 @@ class Study:
         """Make a product that is not there; nobody else makes one in this run directory meanwhile."""
         if product.is_made:
             return
-        with making_lock(self.run_dir):
+        with making_lock(self._root.run_dir):
             if not product.is_made:  # another process may have made it while this one waited
                 product.begin()
                 make()
                 product.finish(keep_checkpoint=keep_checkpoint)
+
+    @property
+    def _root(self) -> Study:
+        return self.base._root if self.base else self
+
+    def _shared(self, product: Product, of: Callable[[Study], Product]) -> Product:
+        """The base study's product, if it is made from the very same; else this one."""
+        own = of(self.base) if self.base else product
+        return own if own.key == product.key else product
 
     def _product(self, name: str, modules: tuple[str, ...], inputs: Any) -> Product:
         key = hash_of(
@@ -365,19 +356,3 @@ class Study:
             WEIGHTS_FORMAT,
         )
         return Product(self.run_dir / name, key)
-
-    def _save_weights(
-        self,
-        product: Product,
-        model: CrossVideoGenerator | TriDet,
-        settings: GenerationSettings | StudentSettings,
-    ) -> None:
-        path = product.folder / "weights.safetensors"
-        save_model(path, model, settings, self.dataset, self.settings.seed)
-
-    def _save_segments(
-        self, product: Product, name: str, segments: pd.DataFrame, subset: str
-    ) -> None:
-        write_parquet(product.folder / f"{name}.parquet", segments)
-        videos = self.dataset.video_names(subset)
-        write_detections(product.folder / f"{name}.json", segments, self.data_name, videos)

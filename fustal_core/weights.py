@@ -20,11 +20,19 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from fustal_core.acmnet import ACMNet
 from fustal_core.annotations import DataError
-from fustal_core.config import GenerationSettings, StudentSettings
+from fustal_core.config import (
+    ACMNetSettings,
+    FTCLSettings,
+    GenerationSettings,
+    GeneratorSettings,
+    StudentSettings,
+)
 from fustal_core.data import Dataset
 from fustal_core.features import FeatureStore
 from fustal_core.files import write_bytes
+from fustal_core.ftcl import FTCL, build_ftcl
 from fustal_core.generator import CrossVideoGenerator
 from fustal_core.student import TriDet
 
@@ -70,7 +78,7 @@ class Origin(BaseModel):
 
 
 class _Description(BaseModel):
-    """What every weight file says."""
+    """What every weight file says; each kind adds its ``kind`` and ``settings``."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -87,9 +95,35 @@ class _GeneratorDescription(_Description):
     settings: GenerationSettings
 
 
+class _ACMNetDescription(_Description):
+    kind: Literal["acm-net"]
+    settings: ACMNetSettings
+
+
+class _FTCLDescription(_Description):
+    kind: Literal["ftcl"]
+    settings: ACMNetSettings
+    ftcl: FTCLSettings
+
+
 class _StudentDescription(_Description):
     kind: Literal["student"]
     settings: StudentSettings
+
+
+_DESCRIPTIONS: dict[str, type[_Description]] = {
+    "generator": _GeneratorDescription,
+    "acm-net": _ACMNetDescription,
+    "ftcl": _FTCLDescription,
+    "student": _StudentDescription,
+}
+GeneratorModel = CrossVideoGenerator | ACMNet | FTCL
+_KINDS: dict[type[GeneratorModel | TriDet], str] = {
+    CrossVideoGenerator: "generator",
+    ACMNet: "acm-net",
+    FTCL: "ftcl",
+    TriDet: "student",
+}
 
 
 @dataclass(frozen=True)
@@ -106,8 +140,8 @@ class LoadedModel:
         origin: where it comes from.
     """
 
-    model: CrossVideoGenerator | TriDet
-    settings: GenerationSettings | StudentSettings
+    model: GeneratorModel | TriDet
+    settings: GeneratorSettings | StudentSettings
     classes: tuple[str, ...]
     in_channels: int
     precision: Literal["float32", "float16"]
@@ -115,32 +149,35 @@ class LoadedModel:
     origin: Origin
 
     @property
-    def kind(self) -> Literal["generator", "student"]:
-        """Which of the two models it is."""
-        return "generator" if isinstance(self.model, CrossVideoGenerator) else "student"
+    def kind(self) -> str:
+        """Which model it is: "generator" (FuSTAL's and CoLA's), "acm-net", "ftcl" or "student"."""
+        return _KINDS[type(self.model)]
 
 
 def save_model(
     path: Path,
-    model: CrossVideoGenerator | TriDet,
-    settings: GenerationSettings | StudentSettings,
+    model: GeneratorModel | TriDet,
+    settings: GeneratorSettings | StudentSettings,
     dataset: Dataset,
     seed: int,
+    ftcl: FTCLSettings | None = None,
 ) -> None:
     """Write a trained model atomically, so that :func:`load_model` needs the file alone.
 
     Args:
         path: file to write; its folder is made if needed.
-        model: a generator or a student.
+        model: of any kind.
         settings: of its stage, those it was trained with.
         dataset: what it was trained on: its classes, and name, channels and clock of its features.
         seed: of the training.
+        ftcl: of FTCL, what it has beside the settings of its network; None for the others.
     """
-    is_generator = isinstance(model, CrossVideoGenerator)
-    store = dataset.generator_features if is_generator else dataset.student_features
-    description = (_GeneratorDescription if is_generator else _StudentDescription)(
+    kind = _KINDS[type(model)]
+    store = dataset.student_features if kind == "student" else dataset.generator_features
+    extra = {"ftcl": ftcl} if ftcl is not None else {}
+    description = _DESCRIPTIONS[kind](
         format=WEIGHTS_FORMAT,
-        kind="generator" if is_generator else "student",
+        kind=kind,
         in_channels=store.dim,
         precision=str(store.array.dtype).removeprefix("torch."),
         classes=dataset.classes,
@@ -152,6 +189,7 @@ def save_model(
             seed=seed,
         ),
         settings=settings,
+        **extra,
     )
     metadata = {KEY: json.dumps(description.model_dump(mode="json"), sort_keys=True)}
     state = {name: value.cpu().contiguous() for name, value in model.state_dict().items()}
@@ -209,9 +247,7 @@ def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
         raise DataError([f"{path}: not a whole safetensors file: {reason}"]) from None
 
 
-def _describe(
-    path: Path, metadata: Mapping[str, str]
-) -> _GeneratorDescription | _StudentDescription:
+def _describe(path: Path, metadata: Mapping[str, str]) -> _Description:
     if KEY not in metadata:
         raise DataError(
             [f"{path}: no description of the model inside, expected weights that a run saved"]
@@ -221,11 +257,10 @@ def _describe(
     except (ValueError, RecursionError) as error:
         raise DataError([f"{path}: the description inside is not JSON: {error}"]) from None
     kind = content.get("kind") if isinstance(content, dict) else None
-    kinds = {"generator": _GeneratorDescription, "student": _StudentDescription}
-    if not isinstance(kind, str) or kind not in kinds:
-        raise DataError([f"{path}: kind {kind!r}, expected {' or '.join(kinds)}"])
+    if not isinstance(kind, str) or kind not in _DESCRIPTIONS:
+        raise DataError([f"{path}: kind {kind!r}, expected {' or '.join(_DESCRIPTIONS)}"])
     try:
-        return kinds[kind].model_validate(content)
+        return _DESCRIPTIONS[kind].model_validate(content)
     except ValidationError as error:
         raise DataError([f"{path}: {_explain(item)}" for item in error.errors()]) from None
 
@@ -239,13 +274,17 @@ def _explain(problem: dict) -> str:
     return f"{name}: {problem['msg']}, found {problem['input']!r}"
 
 
-def _empty_model(
-    description: _GeneratorDescription | _StudentDescription,
-) -> CrossVideoGenerator | TriDet:
-    channels, classes = description.in_channels, len(description.classes)
-    if description.kind == "generator":
-        return CrossVideoGenerator(channels, classes, description.settings.hidden_channels)
-    return TriDet(channels, classes, description.settings)
+def _empty_model(description: _Description) -> GeneratorModel | TriDet:
+    sizes = description.in_channels, len(description.classes)
+    match description:
+        case _GeneratorDescription():
+            return CrossVideoGenerator(*sizes, description.settings.hidden_channels)
+        case _ACMNetDescription():
+            return ACMNet(*sizes, description.settings)
+        case _FTCLDescription():
+            return build_ftcl(*sizes, description.settings, description.ftcl)
+        case _StudentDescription():
+            return TriDet(*sizes, description.settings)
 
 
 def _misfits(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> list[str]:

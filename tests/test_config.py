@@ -11,13 +11,24 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from fustal_core import generator, proposals, student, student_batches, student_blocks, student_loss
+from fustal_core import (
+    acmnet,
+    alignment,
+    generator,
+    proposals,
+    student,
+    student_batches,
+    student_blocks,
+    student_loss,
+)
 from fustal_core.config import (
     PROFILES,
+    ACMNetSettings,
     Settings,
     SettingsError,
     changed_settings,
     make_settings,
+    override,
     parse_overrides,
     read_settings,
     setting_names,
@@ -37,6 +48,46 @@ PAPER_SETTINGS = {
         "class_threshold": 0.2,
         "nms_tiou": 0.5,
         "legacy_plus_one": True,
+        "select": "last",
+    },
+    "acm_net": {
+        "hidden_channels": 2048,
+        "length": 750,
+        "iterations": 6500,
+        "batch_size": 16,
+        "learning_rate": 1e-4,
+        "weight_decay": 5e-5,
+        "instance_share": 8,
+        "context_share": 3,
+        "background_share": 3,
+        "instance_weight": 1,
+        "guide_weight": 2e-3,
+        "norm_weight": 5e-5,
+        "norm_margin": 50,
+        "sparsity_weight": 2e-4,
+        "class_threshold": 0.25,
+        "cas_thresholds": (0.15, 0.2),
+        "attention_thresholds": tuple(i / 20 for i in range(3, 20)),
+        "nms_tiou": 0.55,
+        "legacy_plus_one": True,
+        "train_classes": "predicted",
+        "evaluate_every": 0,
+        "select": "last",
+    },
+    "ftcl": {
+        "epochs": 25,
+        "batch_size": 16,
+        "pairs_per_epoch": 0,
+        "learning_rate": 1e-4,
+        "weight_decay": 5e-5,
+        "lcs_weight": 0.1,
+        "fsd_weight": 0.8,
+        "lcs_snippets": 30,
+        "lcs_threshold": 0.92,
+        "fsd_snippets": 5,
+        "fsd_channels": 1024,
+        "fsd_gamma": 0.1,
+        "evaluate_every": 0,
         "select": "last",
     },
     "selection": {
@@ -81,15 +132,38 @@ PAPER_SETTINGS = {
     },
 }
 
+# What ACM-Net and FTCL were published with on ActivityNet 1.3, where that differs.
+ACTIVITYNET = {
+    "acm_net": {
+        "length": 75,
+        "instance_share": 2,
+        "context_share": 10,
+        "background_share": 10,
+        "instance_weight": 5,
+        "guide_weight": 5e-3,
+        "sparsity_weight": 0,
+        "weight_decay": 1e-3,
+        "class_threshold": 0.1,
+        "nms_tiou": 0.9,
+    },
+    "ftcl": {"weight_decay": 1e-3},
+}
+
 PAPER_CONSTANTS = [
     (generator, "EASY_SHARE", 5),
     (generator, "HARD_SHARE", 20),
     (generator, "SMALL_WINDOW", 3),
     (generator, "LARGE_WINDOW", 6),
     (generator, "TEMPERATURE", 0.07),
-    (proposals, "UPSAMPLING", 24),
-    (proposals, "MARGIN", 0.25),
-    (proposals, "CLASS_SCORE_WEIGHT", 0.2),
+    (proposals.FUSTAL, "upsampling", 24),
+    (proposals.FUSTAL, "margin", 0.25),
+    (proposals.FUSTAL, "class_score_weight", 0.2),
+    (proposals.FUSTAL, "min_max", True),
+    (proposals.FUSTAL, "at_class_threshold", True),
+    (acmnet, "DROPOUT", 0.7),
+    (acmnet, "EPSILON", 1e-10),
+    (alignment, "GAMMA", 0.1),
+    (alignment, "MATCH_THRESHOLD", 0.92),
     (student, "PRIOR", 0.01),
     (student, "NO_LIMIT", 10_000),
     (student_blocks, "GROUPS", 16),
@@ -131,6 +205,7 @@ def test_defaults_of_the_functions_are_the_papers() -> None:
         "cross_video_weight": 0.2,
     }
     assert defaults(proposals.generate_proposals) == {
+        "how": proposals.FUSTAL,
         "nms": True,
         "nms_tiou": 0.5,
         "class_threshold": 0.2,
@@ -138,6 +213,26 @@ def test_defaults_of_the_functions_are_the_papers() -> None:
         "classes": None,
     }
     assert defaults(generator.CrossVideoGenerator) == {"hidden_channels": 2048}
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_constants_of_activitynet_replace_those_of_thumos14_alone(profile: str) -> None:
+    usual = make_settings(profile=profile)
+    other = make_settings(profile=profile, overrides={"constants": "activitynet13"})
+    changes = {
+        (section, name)
+        for section, values in other.model_dump().items()
+        if isinstance(values, dict)
+        for name, value in values.items()
+        if value != usual.model_dump()[section][name]
+    }
+    assert changes == {(section, name) for section, own in ACTIVITYNET.items() for name in own}
+    for section, own in ACTIVITYNET.items():
+        for name, value in own.items():
+            assert getattr(getattr(other, section), name) == value, name
+    assert make_settings(profile=profile, overrides={"constants": "thumos14"}) == usual
+    own = {"constants": "activitynet13", "acm_net.length": 60}
+    assert make_settings(profile=profile, overrides=own).acm_net.length == 60
 
 
 def test_regression_ranges_and_large_window() -> None:
@@ -164,6 +259,10 @@ def test_profiles_grow() -> None:
     for section, name in [
         ("generation", "iterations"),
         ("generation", "hidden_channels"),
+        ("acm_net", "iterations"),
+        ("acm_net", "hidden_channels"),
+        ("ftcl", "epochs"),
+        ("ftcl", "fsd_channels"),
         ("student", "epochs"),
         ("student", "width"),
     ]:
@@ -203,6 +302,78 @@ def test_every_listed_setting_can_be_set() -> None:
     assert all(setting_names().values()), "every setting says what it means"
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("0.15:0.95:0.4", (0.15, 0.55, 0.95)),
+        ("0.1:0.3:0.1", (0.1, 0.2, 0.3)),  # not 0.30000000000000004
+        ("0.5:0.5:0.1", (0.5,)),
+        (" 0.2, 0.1 ", (0.2, 0.1)),
+        ("0.3", (0.3,)),
+        ("[0, 1]", (0, 1)),
+        ("(0.1, 0.2)", (0.1, 0.2)),
+        ([0.1, 0.2], (0.1, 0.2)),
+        ((0.25,), (0.25,)),
+    ],
+)
+def test_thresholds_are_lists_or_ranges(text: Any, expected: tuple[float, ...]) -> None:
+    settings = make_settings(overrides={"acm_net.cas_thresholds": text})
+    assert settings.acm_net.cas_thresholds == expected
+    assert settings.acm_net.attention_thresholds == ACMNetSettings().attention_thresholds
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "high",
+        "0.1,,0.2",
+        "0.1:0.5",
+        "0.1:0.5:0.1:0.2",
+        "0.1:0.5:0",
+        "0.5:0.1:0.1",
+        "0.1:0.9:0.3",  # does not end at 0.9
+        "0:1:1e-9",
+        "0:inf:1",
+        "nan:1:0.1",
+        "0.1,nan",
+        "0.5,1.1",
+        "-0.1,0.5",
+        [],
+        [0.1, "x"],
+        0.5,
+    ],
+)
+def test_bad_thresholds_are_refused_and_named(text: Any) -> None:
+    with pytest.raises(SettingsError, match=r"acm_net\.cas_thresholds"):
+        make_settings(overrides={"acm_net.cas_thresholds": text})
+
+
+def test_a_bad_range_is_told_what_is_expected() -> None:
+    with pytest.raises(SettingsError, match=r"0\.15,0\.2 or LOW:HIGH:STEP"):
+        make_settings(overrides={"acm_net.attention_thresholds": "0.1-0.5"})
+
+
+def test_settings_with_single_values_replaced() -> None:
+    settings = make_settings(profile="smoke", seed=3, overrides={"ftcl.epochs": 7})
+    other = override(settings, {"ftcl.lcs_weight": "0", "acm_net.cas_thresholds": "0.3"})
+    assert (other.ftcl.lcs_weight, other.acm_net.cas_thresholds) == (0, (0.3,))
+    assert (other.ftcl.epochs, other.seed, other.profile) == (7, 3, "smoke")
+    assert settings.ftcl.lcs_weight == 0.1
+    assert override(settings, {}) == settings
+    with pytest.raises(SettingsError, match=r"'ftcl\.epoch'.*did you mean: ftcl\.epochs"):
+        override(settings, {"ftcl.epoch": 3})
+    with pytest.raises(SettingsError, match=r"ftcl\.epochs"):
+        override(settings, {"ftcl.epochs": 0})
+
+
+def test_constants_are_chosen_when_settings_are_made() -> None:
+    settings = make_settings(overrides={"constants": "activitynet13"})
+    assert override(settings, {"constants": "activitynet13"}) == settings
+    with pytest.raises(SettingsError, match="constants"):
+        override(settings, {"constants": "thumos14"})
+
+
 def test_assignments_of_the_command_line() -> None:
     assert parse_overrides(["a.b=1", " c = x=y "]) == {"a.b": "1", "c": "x=y"}
     assert parse_overrides([]) == {}
@@ -222,7 +393,15 @@ def test_assignments_of_the_command_line() -> None:
         ({"seed": 5}, ["'seed'", "--seed"]),
         ({"generation.iterations": "many"}, ["generation.iterations", "integer", "'many'"]),
         ({"generation.iterations": 0}, ["generation.iterations", "greater than or equal to 1"]),
-        ({"generation.method": "acm"}, ["generation.method", "'cross-video' or 'cola'", "'acm'"]),
+        ({"generation.method": "acm"}, ["generation.method", "'acm-net' or 'ftcl'", "'acm'"]),
+        ({"constants": "charades"}, ["constants", "'activitynet13' or 'salads50'"]),
+        ({"acm_net.iteration": 5}, ["'acm_net.iteration'", "acm_net.iterations"]),
+        ({"acm_net.instance_share": 0}, ["acm_net.instance_share", "greater than or equal to 1"]),
+        ({"acm_net.select": "best-on-test"}, ["evaluate_every > 0"]),
+        ({"ftcl.select": "best-on-test"}, ["evaluate_every > 0"]),
+        ({"ftcl.fsd_channels": 5}, ["ftcl.fsd_channels", "multiple of 2"]),
+        ({"ftcl.fsd_gamma": 0}, ["ftcl.fsd_gamma", "greater than 0"]),
+        ({"ftcl.pairs_per_epoch": -1}, ["ftcl.pairs_per_epoch"]),
         ({"selection.fallback": "worst"}, ["selection.fallback", "'best' or 'none'"]),
         ({"student.ema_decay": 1}, ["student.ema_decay", "less than 1"]),
         ({"student.max_length": 100}, ["student.max_length", "multiple of 32"]),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
@@ -13,11 +13,19 @@ import pandas as pd
 import pytest
 import torch
 from torch import Tensor
+from training_helpers import (
+    Killed,
+    assert_same_trainings,
+    assert_same_weights,
+    kill_at,
+    scores_in_turn,
+)
 
 from fustal_core.config import GenerationSettings
 from fustal_core.data import Dataset, FeatureStore
-from fustal_core.generation import HISTORY_COLUMNS, propose, run_generator, train_generator
+from fustal_core.generation import PARTS, generator_task, propose, run_generator
 from fustal_core.generator import CrossVideoGenerator
+from fustal_core.generator_training import Trained, train
 
 BATCH = 3
 
@@ -34,57 +42,47 @@ def generation(**changes: Any) -> GenerationSettings:
     return GenerationSettings(**(values | changes))
 
 
-def assert_same_weights(a: CrossVideoGenerator, b: CrossVideoGenerator) -> None:
-    for name, value in a.state_dict().items():
-        assert torch.equal(value, b.state_dict()[name]), name
-
-
-class Killed(Exception):
-    pass
-
-
-def kill_at(iteration: int) -> Callable[[int, int, str], None]:
-    def progress(done: int, total: int, note: str) -> None:
-        if done == iteration:
-            raise Killed
-
-    return progress
-
-
-def scores_in_turn(*values: float) -> Callable[[CrossVideoGenerator], dict[str, float]]:
-    """An evaluation that returns one value after the other and keeps the weights it saw."""
-    left = list(values)
-
-    def evaluate(model: CrossVideoGenerator) -> dict[str, float]:
-        evaluate.seen.append({k: v.clone() for k, v in model.state_dict().items()})
-        return {"avg 0.1:0.7": left.pop(0)}
-
-    evaluate.seen = []
-    return evaluate
+def trained_generator(
+    settings: GenerationSettings, dataset: Dataset, seed: int, **options: Any
+) -> Trained[CrossVideoGenerator]:
+    return train(generator_task(settings, dataset, seed), settings, seed, **options)
 
 
 def test_same_seed_same_bits_other_seed_other_bits(tiny_dataset: Dataset) -> None:
-    model, losses, evaluations = train_generator(generation(), tiny_dataset, seed=1)
-    again, same_losses, _ = train_generator(generation(), tiny_dataset, seed=1)
-    other, _, _ = train_generator(generation(), tiny_dataset, seed=2)
-    assert_same_weights(model, again)
-    pd.testing.assert_frame_equal(losses, same_losses, check_exact=True)
-    assert not torch.equal(model.embedding.weight, other.embedding.weight)
-    assert not model.training
-    assert losses.columns.tolist() == HISTORY_COLUMNS
-    assert losses["iteration"].tolist() == list(range(1, 11))
-    assert evaluations.empty
+    one, again, other = (trained_generator(generation(), tiny_dataset, seed) for seed in (1, 1, 2))
+    assert_same_weights(one.model, again.model)
+    pd.testing.assert_frame_equal(one.losses, again.losses, check_exact=True)
+    assert not torch.equal(one.model.embedding.weight, other.model.embedding.weight)
+    assert not one.model.training
+    assert one.losses.columns.tolist() == ["iteration", *PARTS]
+    assert one.losses["iteration"].tolist() == list(range(1, 11))
+    assert one.evaluations.empty
+    assert one.looks == {}
+
+
+def test_seeds_of_weights_and_of_the_training_are_apart(tiny_dataset: Dataset) -> None:
+    settings = generation(iterations=3)
+    usual, weights, training = (
+        train(generator_task(settings, tiny_dataset, first), settings, second).model
+        for first, second in [(1, 1), (2, 1), (1, 2)]
+    )
+    initial = generator_task(settings, tiny_dataset, 1).model.embedding.weight
+    moved = [(model.embedding.weight - initial).abs().max() for model in (usual, training, weights)]
+    assert 0 < moved[0] < 0.01  # three steps of 0.001
+    assert 0 < moved[1] < 0.01
+    assert moved[2] > 0.05
+    assert not torch.equal(usual.embedding.weight, training.embedding.weight)
 
 
 def test_training_leaves_the_global_generator_alone(tiny_dataset: Dataset) -> None:
     before = torch.get_rng_state()
-    train_generator(generation(iterations=2), tiny_dataset, seed=1)
+    trained_generator(generation(iterations=2), tiny_dataset, seed=1)
     assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_training_lowers_the_loss(tiny_dataset: Dataset) -> None:
     settings = generation(iterations=80, learning_rate=5e-3)
-    _, losses, _ = train_generator(settings, tiny_dataset, seed=0)
+    losses = trained_generator(settings, tiny_dataset, seed=0).losses
     first, last = losses.head(10).mean(), losses.tail(10).mean()
     assert last["classification"] < 0.7 * first["classification"]
     assert last["in_video"] < first["in_video"]
@@ -92,7 +90,7 @@ def test_training_lowers_the_loss(tiny_dataset: Dataset) -> None:
 
 @pytest.mark.parametrize("method", ["cola", "cross-video"])
 def test_the_total_is_the_weighted_sum_of_its_parts(tiny_dataset: Dataset, method: str) -> None:
-    _, losses, _ = train_generator(generation(method=method), tiny_dataset, seed=1)
+    losses = trained_generator(generation(method=method), tiny_dataset, seed=1).losses
     weight = 0.2 if method == "cross-video" else 0.0
     contrast = losses["in_video"] + weight * losses["cross_video"]
     assert losses["total"].to_numpy() == pytest.approx(
@@ -107,35 +105,35 @@ def test_a_killed_training_goes_on_to_the_same_bits(
 ) -> None:
     settings = generation(evaluate_every=2, select="best-on-test")
     scores = (3.0, 9.0, 5.0, 7.0, 1.0)
-    undisturbed = train_generator(settings, tiny_dataset, seed=1, evaluate=scores_in_turn(*scores))
+    undisturbed = trained_generator(settings, tiny_dataset, 1, evaluate=scores_in_turn(*scores))
     path = tmp_path / "checkpoint.pt"
     job = {"dataset": tiny_dataset, "seed": 1, "checkpoint": path, "key": "job"}
     with pytest.raises(Killed):
-        train_generator(settings, **job, evaluate=scores_in_turn(*scores), progress=kill_at(killed))
+        trained_generator(
+            settings, **job, evaluate=scores_in_turn(*scores), progress=kill_at(killed)
+        )
     saved = killed // 4 * 4
     assert path.exists() == (saved > 0)
     calls = []
-    resumed = train_generator(
+    resumed = trained_generator(
         settings,
         **job,
         evaluate=scores_in_turn(*scores[saved // 2 :]),
         progress=lambda done, total, note: calls.append((done, total)),
     )
     assert calls == [(done, 10) for done in range(saved + 1, 11)]
-    assert_same_weights(undisturbed[0], resumed[0])
-    for expected, found in zip(undisturbed[1:], resumed[1:], strict=True):
-        pd.testing.assert_frame_equal(expected, found, check_exact=True)
+    assert_same_trainings(undisturbed, resumed)
     assert [p.name for p in tmp_path.iterdir()] == ["checkpoint.pt"]
 
 
 def test_a_checkpoint_of_another_job_is_ignored(tiny_dataset: Dataset, tmp_path: Path) -> None:
     path = tmp_path / "checkpoint.pt"
     with pytest.raises(Killed):
-        train_generator(
+        trained_generator(
             generation(), tiny_dataset, 1, checkpoint=path, key="one", progress=kill_at(6)
         )
     calls = []
-    model, _, _ = train_generator(
+    found = trained_generator(
         generation(),
         tiny_dataset,
         seed=2,
@@ -144,7 +142,7 @@ def test_a_checkpoint_of_another_job_is_ignored(tiny_dataset: Dataset, tmp_path:
         progress=lambda done, total, note: calls.append(done),
     )
     assert calls == list(range(1, 11))
-    assert_same_weights(model, train_generator(generation(), tiny_dataset, seed=2)[0])
+    assert_same_weights(found.model, trained_generator(generation(), tiny_dataset, seed=2).model)
 
 
 def test_training_and_proposals_do_not_see_when_actions_happen(tiny_dataset: Dataset) -> None:
@@ -152,13 +150,12 @@ def test_training_and_proposals_do_not_see_when_actions_happen(tiny_dataset: Dat
     moved = replace(tiny_dataset, segments=segments.assign(t_start=0.0, t_end=0.5))
     assert torch.equal(moved.video_labels("train"), tiny_dataset.video_labels("train"))
     settings = generation(train_classes="video labels")
-    model, losses, _ = train_generator(settings, tiny_dataset, seed=1)
-    blind, blind_losses, _ = train_generator(settings, moved, seed=1)
-    assert_same_weights(model, blind)
-    pd.testing.assert_frame_equal(losses, blind_losses, check_exact=True)
+    seeing, blind = (trained_generator(settings, data, seed=1) for data in (tiny_dataset, moved))
+    assert_same_weights(seeing.model, blind.model)
+    pd.testing.assert_frame_equal(seeing.losses, blind.losses, check_exact=True)
     pd.testing.assert_frame_equal(
-        propose(model, tiny_dataset, "train", settings),
-        propose(blind, moved, "train", settings),
+        propose(seeing.model, tiny_dataset, "train", settings),
+        propose(blind.model, moved, "train", settings),
         check_exact=True,
     )
 
@@ -167,8 +164,10 @@ def test_test_labels_play_no_part(tiny_dataset: Dataset) -> None:
     truth = tiny_dataset.segments
     is_test = truth["video"].isin(tiny_dataset.video_names("test"))
     relabelled = truth.assign(label=truth["label"].where(~is_test, tiny_dataset.classes[0]))
-    model, _, _ = train_generator(generation(), tiny_dataset, seed=1)
-    other, _, _ = train_generator(generation(), replace(tiny_dataset, segments=relabelled), seed=1)
+    model, other = (
+        trained_generator(generation(), data, seed=1).model
+        for data in (tiny_dataset, replace(tiny_dataset, segments=relabelled))
+    )
     assert_same_weights(model, other)
 
 
@@ -186,7 +185,7 @@ def test_every_pass_gives_each_video_once(
         return sample(store, videos, length, rng)
 
     monkeypatch.setattr(FeatureStore, "sample_random", record)
-    train_generator(generation(iterations=6), tiny_dataset, seed=0)
+    trained_generator(generation(iterations=6), tiny_dataset, seed=0)
     assert [len(batch) for batch in batches] == [3, 3, 2, 3, 3, 2]
     first, second = (list(chain(*batches[i : i + 3])) for i in (0, 3))
     assert sorted(first) == sorted(second) == sorted(tiny_dataset.video_names("train"))
@@ -196,13 +195,16 @@ def test_every_pass_gives_each_video_once(
 def test_best_on_test_keeps_the_best_weights_and_last_the_last(tiny_dataset: Dataset) -> None:
     best = scores_in_turn(3.0, 9.0, 5.0)
     settings = generation(iterations=6, evaluate_every=2, select="best-on-test")
-    model, _, evaluations = train_generator(settings, tiny_dataset, seed=1, evaluate=best)
-    for name, value in model.state_dict().items():
+    found = trained_generator(settings, tiny_dataset, seed=1, evaluate=best)
+    for name, value in found.model.state_dict().items():
         assert torch.equal(value, best.seen[1][name])
-    assert evaluations.to_dict("list") == {"iteration": [2, 4, 6], "avg 0.1:0.7": [3.0, 9.0, 5.0]}
+    assert found.evaluations.to_dict("list") == {
+        "iteration": [2, 4, 6],
+        "avg 0.1:0.7": [3.0, 9.0, 5.0],
+    }
     last = scores_in_turn(3.0, 9.0, 5.0)
     settings = generation(iterations=6, evaluate_every=2)
-    model, _, _ = train_generator(settings, tiny_dataset, seed=1, evaluate=last)
+    model = trained_generator(settings, tiny_dataset, seed=1, evaluate=last).model
     for name, value in model.state_dict().items():
         assert torch.equal(value, last.seen[2][name])
     assert not torch.equal(last.seen[1]["embedding.weight"], last.seen[2]["embedding.weight"])
@@ -213,11 +215,11 @@ def test_evaluating_does_not_change_the_training(tiny_dataset: Dataset) -> None:
         proposals = propose(model, tiny_dataset, "test", generation())
         return {"avg 0.1:0.7": float(len(proposals))}
 
-    watched, _, evaluations = train_generator(
+    watched = trained_generator(
         generation(evaluate_every=3), tiny_dataset, seed=1, evaluate=evaluate
     )
-    assert len(evaluations) == 3
-    assert_same_weights(watched, train_generator(generation(), tiny_dataset, seed=1)[0])
+    assert len(watched.evaluations) == 3
+    assert_same_weights(watched.model, trained_generator(generation(), tiny_dataset, seed=1).model)
 
 
 # --- proposals of a subset ------------------------------------------------------------------------
@@ -225,7 +227,7 @@ def test_evaluating_does_not_change_the_training(tiny_dataset: Dataset) -> None:
 
 @pytest.fixture(scope="module")
 def trained(tiny_dataset: Dataset) -> CrossVideoGenerator:
-    return train_generator(generation(iterations=30), tiny_dataset, seed=1)[0]
+    return trained_generator(generation(iterations=30), tiny_dataset, seed=1).model
 
 
 @pytest.mark.parametrize("subset", ["train", "test"])

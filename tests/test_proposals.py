@@ -14,8 +14,7 @@ from hypothesis.extra import numpy as hnp
 from scipy.interpolate import interp1d
 
 from fustal_core.proposals import (
-    ACTIONNESS_THRESHOLDS,
-    CAS_THRESHOLDS,
+    FUSTAL,
     batched_soft_nms,
     find_candidates,
     find_runs,
@@ -105,8 +104,8 @@ def test_kinds_of_arrays_give_the_same() -> None:
 
 
 def test_thresholds() -> None:
-    assert CAS_THRESHOLDS.tolist() == pytest.approx([0.025 * i for i in range(10)])
-    assert ACTIONNESS_THRESHOLDS.tolist() == pytest.approx([0.1 + 0.025 * i for i in range(33)])
+    assert FUSTAL.cas_thresholds == pytest.approx([0.025 * i for i in range(10)])
+    assert FUSTAL.actionness_thresholds == pytest.approx([0.1 + 0.025 * i for i in range(33)])
 
 
 def test_a_ramp_by_hand() -> None:
@@ -162,7 +161,7 @@ def test_actionness_runs_are_scored_on_the_untouched_tcas() -> None:
 )
 def test_contrast_as_fractions(first: int, last: int, expected: Fraction) -> None:
     curve = np.array([[0, 0.5, 1, 1, 1, 1, 0.25, 0.25, 0.25]])
-    found = outer_inner_contrast(curve, np.array([0]), np.array([first]), np.array([last]))
+    found = outer_inner_contrast(curve, *map(np.array, ([0], [first], [last])), 0.25)
     assert found.tolist() == pytest.approx([float(expected)])
 
 

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import torch
 from safetensors import safe_open
@@ -21,18 +22,43 @@ from student_helpers import (
     tiny_dataset,
 )
 
+from fustal_core.acmnet import ACMNet
 from fustal_core.annotations import DataError
-from fustal_core.config import GenerationSettings
+from fustal_core.config import ACMNetSettings, FTCLSettings, GenerationSettings
+from fustal_core.ftcl import FTCL, build_ftcl
+from fustal_core.generation import propose
 from fustal_core.generator import CrossVideoGenerator
 from fustal_core.weights import KEY, Clock, load_model, save_model
 
 GENERATION = GenerationSettings(hidden_channels=6, length=32, class_threshold=0.3)
+ACM_NET = ACMNetSettings(
+    hidden_channels=6,
+    length=32,
+    instance_share=4,
+    cas_thresholds="0.1:0.3:0.1",
+    attention_thresholds="0.2,0.4,0.6",
+)
+FTCL_SETTINGS = FTCLSettings(fsd_channels=10, lcs_snippets=7)
 
 
 def save_generator(path: Path) -> CrossVideoGenerator:
     torch.manual_seed(0)
     model = CrossVideoGenerator(5, len(CLASSES), 6)
     save_model(path, model, GENERATION, tiny_dataset(), seed=7)
+    return model
+
+
+def save_acm_net(path: Path) -> ACMNet:
+    torch.manual_seed(1)
+    model = ACMNet(5, len(CLASSES), ACM_NET)
+    save_model(path, model, ACM_NET, tiny_dataset(), seed=7)
+    return model
+
+
+def save_ftcl(path: Path) -> FTCL:
+    torch.manual_seed(2)
+    model = build_ftcl(5, len(CLASSES), ACM_NET, FTCL_SETTINGS)
+    save_model(path, model, ACM_NET, tiny_dataset(), seed=7, ftcl=FTCL_SETTINGS)
     return model
 
 
@@ -62,6 +88,45 @@ def test_a_generator_comes_back(tmp_path: Path) -> None:
     assert not loaded.model.training
     features = torch.randn(2, 20, 5)
     assert torch.equal(loaded.model(features).cas, model(features).cas)
+
+
+@pytest.mark.parametrize(("kind", "save"), [("acm-net", save_acm_net), ("ftcl", save_ftcl)])
+def test_acm_net_and_ftcl_come_back_and_localise_the_same(
+    tmp_path: Path, kind: str, save: Callable[[Path], ACMNet | FTCL]
+) -> None:
+    path = tmp_path / "weights.safetensors"
+    model = save(path).eval()
+    loaded = load_model(path)
+    assert loaded.kind == kind
+    assert loaded.settings == ACM_NET
+    assert loaded.settings.cas_thresholds == (0.1, 0.2, 0.3)
+    assert (loaded.classes, loaded.in_channels, loaded.origin.seed) == (CLASSES, 5, 7)
+    assert not loaded.model.training
+    state = loaded.model.state_dict()
+    assert state.keys() == model.state_dict().keys()
+    for name, value in model.state_dict().items():
+        assert torch.equal(state[name], value), name
+    features = torch.randn(2, 40, 5)
+    expected, found = model(features), loaded.model(features)
+    for name, value in vars(expected).items():
+        assert torch.equal(getattr(found, name), value), name
+    ours, theirs = (propose(m, tiny_dataset(), "test", ACM_NET) for m in (model, loaded.model))
+    assert len(ours) > 0
+    pd.testing.assert_frame_equal(ours, theirs, check_exact=True)
+
+
+def test_what_ftcl_has_of_its_own_is_kept(tmp_path: Path) -> None:
+    path = tmp_path / "weights.safetensors"
+    save_ftcl(path)
+    assert description_of(path)["ftcl"] == FTCL_SETTINGS.model_dump(mode="json")
+    rewrite(path, lambda description, _: description["ftcl"].update(fsd_channels=8))
+    with pytest.raises(DataError, match=r"fsd_embedding.weight: found \(10, 6\).*\(8, 6\)"):
+        load_model(path)
+    rewrite(path, lambda description, _: description.pop("ftcl"))
+    with pytest.raises(DataError, match="ftcl is missing"):
+        load_model(path)
+    with pytest.raises(ValueError, match="ftcl"):
+        save_model(path, build_ftcl(5, 3, ACM_NET, FTCL_SETTINGS), ACM_NET, tiny_dataset(), seed=7)
 
 
 def test_a_student_comes_back(tmp_path: Path) -> None:
@@ -117,8 +182,14 @@ def test_a_setting_that_is_newer_than_the_file_takes_its_default(tmp_path: Path)
     [
         (lambda d, s: d["settings"].update(speed=3, mood="x"), ["settings.speed", "settings.mood"]),
         (lambda d, s: d["settings"].update(length="long"), ["settings.length", "'long'"]),
-        (lambda d, s: d.update(kind="detector"), ["'detector'", "generator or student"]),
+        (
+            lambda d, s: d.update(kind="detector"),
+            ["'detector'", "generator or acm-net or ftcl or student"],
+        ),
         (lambda d, s: d.update(kind="student"), ["settings.hidden_channels"]),
+        (lambda d, s: d.update(kind="acm-net"), ["settings.method", "settings.contrast_weight"]),
+        (lambda d, s: d.update(kind="ftcl"), ["settings.method", "ftcl is missing"]),
+        (lambda d, s: d.update(ftcl={}), ["ftcl = {} is unknown"]),
         (lambda d, s: d.update(kind=["generator"]), ["['generator']"]),
         (lambda d, s: d.update(format=2), ["format", "found 2"]),
         (lambda d, s: d.pop("classes"), ["classes is missing"]),

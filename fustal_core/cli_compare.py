@@ -1,0 +1,85 @@
+"""The command ``compare``: every generator's proposals through FuSTAL's later stages, over seeds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, get_args
+
+import typer
+
+from fustal_core.config import PROFILES, Method, SettingsError, make_settings, parse_overrides
+
+_METHODS: tuple[str, ...] = get_args(Method)
+
+
+def compare(
+    seeds: Annotated[
+        str, typer.Option(help="FIRST:END, the end left out, or a list as in 0,3,4.")
+    ] = "0:3",
+    generators: Annotated[str, typer.Option(help="Which, separated by commas.")] = ",".join(
+        _METHODS
+    ),
+    data: Annotated[str, typer.Option(help="'simulated' or a data folder.")] = "simulated",
+    profile: Annotated[str, typer.Option(help=f"One of {', '.join(PROFILES)}.")] = "quick",
+    output: Annotated[
+        Path | None, typer.Option(help="Where the table goes [runs/DATA-PROFILE-generators].")
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help="Override a setting; see 'settings'."),
+    ] = None,
+) -> None:
+    """Send every generator's proposals through selection, student and distillation, over seeds.
+
+    Models and proposals lie in the seeds' own run directories; what is there is not made again, and
+    a killed comparison goes on. The table has every seed, and mean and standard deviation.
+    """
+    overrides: dict[str, Any] = parse_overrides(set_ or [])
+    chosen_seeds, methods = read_seeds(seeds), _read_methods(generators)
+    make_settings(data, profile, chosen_seeds[0], overrides)  # refused before the slow imports
+
+    from fustal_core.comparison import compare_generators, comparison_dir, write_comparison
+    from fustal_core.pipeline import to_stderr
+    from fustal_core.rundir import resolve_data
+
+    data = resolve_data(data)
+    folder = output or comparison_dir(data, profile, overrides)
+    try:
+        rows = compare_generators(
+            chosen_seeds, methods, data, profile, overrides=overrides, say=to_stderr
+        )
+    except KeyboardInterrupt:
+        raise SystemExit("fustal: interrupted; the same command goes on from here") from None
+    for path in write_comparison(rows, folder):
+        typer.echo(path)
+
+
+def read_seeds(text: str) -> list[int]:
+    """``"0:3"`` to [0, 1, 2], ``"0,3"`` to [0, 3].
+
+    Raises:
+        SettingsError: neither of these, a negative seed, or no seed at all.
+    """
+    try:
+        if ":" in text:
+            first, end = map(int, text.split(":"))
+            seeds = list(range(first, end))
+        else:
+            seeds = [int(part) for part in text.split(",")]
+    except ValueError:
+        seeds = []
+    if not seeds or min(seeds) < 0 or len(set(seeds)) < len(seeds):
+        raise SettingsError(
+            f"--seeds: expected FIRST:END or different whole numbers as in 0,3,4, got {text!r}"
+        )
+    return seeds
+
+
+def _read_methods(text: str) -> list[Any]:
+    methods = [part.strip() for part in text.split(",")]
+    unknown = [method for method in methods if method not in _METHODS]
+    if unknown:
+        raise SettingsError(
+            f"--generators: unknown {', '.join(map(repr, unknown))}; known: {', '.join(_METHODS)}"
+        )
+    return list(dict.fromkeys(methods))

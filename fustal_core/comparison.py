@@ -1,0 +1,206 @@
+"""FuSTAL's later stages on the proposals of every generator of the study, over several seeds.
+
+A generator's proposals go through the same selection, student and distillation, with the same settings,
+whichever generator they are from. Each seed draws its own data (of simulated data) and its own
+training, in the run directory that ``fustal run --seed`` uses, so that what is there is not made twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from fustal_core.config import Method, make_settings
+from fustal_core.figures import AVERAGE, save_figure
+from fustal_core.figures_generators import STEPS, plot_generators
+from fustal_core.files import write_text
+from fustal_core.naming import ACM_NET, FTCL, GENERATORS, display_name
+from fustal_core.quality import pseudo_label_quality
+from fustal_core.reporting import AVERAGE_COLUMNS, MAP_COLUMNS
+from fustal_core.rundir import default_run_dir
+from fustal_core.selection import score_proposals, select
+from fustal_core.stages import Study, open_study
+
+LABEL_COLUMNS = ["proposals", "precision@0.5", "recall@0.5", "f1@0.5", "mean_tiou"]
+COLUMNS = [
+    "generator",
+    "supervision",
+    "step",
+    "data",
+    "origin",
+    "profile",
+    "seed",
+    *MAP_COLUMNS,
+    *AVERAGE_COLUMNS,
+    *LABEL_COLUMNS,
+]
+
+
+def compare_generators(
+    seeds: Sequence[int],
+    methods: Sequence[Method],
+    data: str = "simulated",
+    profile: str = "quick",
+    overrides: dict[str, Any] | None = None,
+    say: Callable[[str], None] = print,
+) -> pd.DataFrame:
+    """Measure every step of every generator with every seed; what was made before is only read.
+
+    Args:
+        seeds: of data and training.
+        methods: generators.
+        data, profile, overrides: as for ``stages.open_study``.
+        say: receives a line for each generator of each seed.
+
+    Returns:
+        ``COLUMNS``, one row per generator, step and seed: test mAP in percent; of the proposals that
+        are labels, their number and quality on the training videos (fractions; NaN for students).
+    """
+    rows = []
+    for seed in seeds:
+        study = open_study(data, profile, seed, overrides=overrides)
+        for method in methods:
+            found = list(generator_rows(study, method))
+            rows += found
+            averages = ", ".join(f"{row['step']} {row[AVERAGE]:.1f}" for row in found)
+            say(f"seed {seed}: {GENERATORS[method]}: {averages}")
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def generator_rows(
+    study: Study, method: Method, *, students: bool = True
+) -> Iterator[dict[str, Any]]:
+    """The rows of one generator in one study, with ``COLUMNS``; without students, the first two."""
+    if study.settings.generation.method != method:
+        study = study.variant(f"generator-{method}", overrides={"generation.method": method})
+    generation, selection = study.generation(), study.selection()
+    # In test videos no class is known: those that are proposed stand for them.
+    settings = study.settings.selection
+    selected = select(score_proposals(generation.test, settings), settings)
+    found = [generation.test, selected]
+    for distill in (False, True) if students else ():
+        found.append(study.student("selected", distill=distill).detections)
+    labels = {STEPS[0]: selection.scored, STEPS[1]: selection.selected}
+    for step, detections in zip(STEPS, found, strict=False):
+        yield {
+            "generator": display_name(study, GENERATORS[method]),
+            "supervision": "video",
+            "step": step,
+            "data": study.data_name,
+            "origin": "measured",
+            "profile": study.settings.profile,
+            "seed": study.settings.seed,
+            **study.measure(detections),
+            **(_label_quality(study, labels[step]) if step in labels else {}),
+        }
+
+
+def _label_quality(study: Study, labels: pd.DataFrame) -> dict[str, float]:
+    dataset = study.dataset
+    durations = dataset.videos["duration_s"].loc[dataset.video_names("train")]
+    quality = pseudo_label_quality(labels, dataset.truth("train"), durations)
+    return quality[LABEL_COLUMNS].iloc[0].to_dict()
+
+
+def summarise(rows: pd.DataFrame, measure: str = AVERAGE, scale: float = 1.0) -> pd.DataFrame:
+    """Mean and standard deviation over seeds: a row per generator, a column per step, as text.
+
+    Args:
+        rows: as from :func:`compare_generators`.
+        measure: one of its numbers; steps for which it is unknown are left out.
+        scale: 100 for fractions.
+    """
+    known = rows.dropna(subset=[measure])
+    text = known.pivot_table(
+        index="generator",
+        columns="step",
+        values=measure,
+        aggfunc=lambda values: mean_and_spread(scale * values),
+    )
+    order = [step for step in STEPS if step in text.columns]
+    return text.reindex(index=rows["generator"].unique(), columns=order)
+
+
+TRAINED_ON = "trained on, no contrast"
+TERMS: dict[str, dict[str, Any] | None] = {
+    ACM_NET: None,
+    TRAINED_ON: {"ftcl.fsd_weight": 0.0, "ftcl.lcs_weight": 0.0},
+    "without FSD": {"ftcl.fsd_weight": 0.0},
+    "without LCS": {"ftcl.lcs_weight": 0.0},
+    FTCL: {},
+}
+"""FTCL with and without its terms -> settings; None: before its training. The second sees the same pairs
+as often, so that what more training does is not taken for what a contrast does."""
+
+
+def terms_over_seeds(study: Study, seeds: Sequence[int]) -> pd.DataFrame:
+    """FTCL with and without its terms on the study's data, over seeds of the training alone.
+
+    Returns:
+        ``variant`` (of ``TERMS``), ``seed``, ``data``, test mAP in percent. All variants of a seed
+        start from the same ACM-Net.
+    """
+    rows = []
+    for seed in seeds:
+        for name, overrides in TERMS.items():
+            method = "acm-net" if overrides is None else "ftcl"
+            found = term(study, seed, name).generation(method).test
+            row = {"variant": name, "seed": seed, "data": study.data_name}
+            rows.append(row | study.measure(found))
+    return pd.DataFrame(rows)
+
+
+def term(study: Study, seed: int, name: str) -> Study:
+    """The study with another seed of the training, and with some of FTCL's terms (of ``TERMS``)."""
+    of_seed = study.variant(f"seed{seed}", seed=seed)
+    overrides = TERMS[name]
+    if not overrides:
+        return of_seed
+    return of_seed.variant(name.replace(",", "").replace(" ", "-"), overrides=overrides)
+
+
+def paired_difference(
+    rows: pd.DataFrame, better: str, worse: str, measure: str = AVERAGE
+) -> pd.Series:
+    """What one variant gains over another with the same seed, in points; index seed.
+
+    Args:
+        rows: as from :func:`terms_over_seeds`.
+        better, worse: variants.
+        measure: a column of it.
+    """
+    table = rows.pivot_table(index="seed", columns="variant", values=measure)
+    return table[better] - table[worse]
+
+
+def mean_and_spread(values: pd.Series) -> str:
+    """``41.4 ± 1.8``: mean and standard deviation (n - 1); of a single value, it alone."""
+    mean = f"{values.mean():.1f}"
+    return f"{mean} ± {values.std():.1f}" if len(values) > 1 else mean
+
+
+def write_comparison(rows: pd.DataFrame, folder: Path) -> list[Path]:
+    """Write ``generators.csv`` (every seed), ``generators.md`` (mean and spread) and the figure."""
+    seeds = ", ".join(map(str, rows["seed"].unique()))
+    about = f"{', '.join(rows['data'].unique())}, profile {rows['profile'].iloc[0]}, seeds {seeds}"
+    parts = {
+        "average mAP (0.1:0.7) on the test videos, percent": summarise(rows),
+        "F1 of the training videos' labels at tIoU 0.5, percent": summarise(rows, "f1@0.5", 100),
+    }
+    text = "\n".join(
+        f"{title}; mean ± standard deviation; measured on {about}\n\n{table.to_markdown()}\n"
+        for title, table in parts.items()
+    )
+    write_text(folder / "generators.csv", rows.to_csv(index=False))
+    write_text(folder / "generators.md", text)
+    figures = save_figure(plot_generators(rows), folder / "generators")
+    return [folder / "generators.csv", folder / "generators.md", *figures]
+
+
+def comparison_dir(data: str, profile: str, overrides: dict[str, Any]) -> Path:
+    """Where a comparison's table goes: a run directory's name with "generators" for the seed."""
+    plain = default_run_dir(make_settings(data, profile, 0, overrides))
+    return plain.with_name(plain.name.replace("-seed0", "-generators"))

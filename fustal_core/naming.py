@@ -1,0 +1,81 @@
+"""What the study's tables call its methods."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from fustal_core.config import Method, TrainingSettings
+
+if TYPE_CHECKING:
+    from fustal_core.config import StudentSettings
+    from fustal_core.stages import Study
+
+COLA, CROSS_VIDEO, ACM_NET, FTCL = "CoLA", "FuSTAL generator", "ACM-Net", "FTCL"
+GENERATORS: dict[Method, str] = {
+    "cola": COLA,
+    "cross-video": CROSS_VIDEO,
+    "acm-net": ACM_NET,
+    "ftcl": FTCL,
+}
+FLOOR, STUDENT = "student on all proposals", "student on selected proposals"
+FUSTAL = "FuSTAL (student + EMA distillation)"
+CEILING = "student on true segments (ceiling)"
+BEST_ON_TEST = "best-on-test"
+
+
+def own_generator(study: Study) -> str:
+    """Name of the generator whose proposals the run's pseudo labels are."""
+    return GENERATORS[study.settings.generation.method]
+
+
+def all_proposals(study: Study, method: Method) -> str:
+    """What the label quality table calls a generator's proposals: plainly so for the run's own."""
+    own = method == study.settings.generation.method
+    return "all proposals" if own and method != "cola" else f"all proposals ({GENERATORS[method]})"
+
+
+def display_name(study: Study, name: str) -> str:
+    """What this run's tables call a method: its name and what the settings make of it.
+
+    A student of proposals other than FuSTAL's says whose they are, and is not called FuSTAL; a row
+    that owes its weights or its labels to a choice by test labels says "(best-on-test)". Else it is
+    the name itself.
+
+    Args:
+        name: "student" is part of every student's name, "true segments" of the ceiling's.
+    """
+    settings = study.settings
+    own = settings.generation.method
+    if "true segments" in name:
+        chosen = _chosen_on_test(settings.student)
+    elif "student" in name:
+        chosen = _chosen_on_test(settings.student) or _generator_chosen_on_test(study, own)
+        if own != "cross-video":
+            plain = "student + EMA distillation" if name == FUSTAL else name
+            name = f"{plain} [generator: {own}]"
+    else:
+        method = next((key for key, value in GENERATORS.items() if value == name), own)
+        chosen = _generator_chosen_on_test(study, method)
+    return f"{name} ({BEST_ON_TEST})" if chosen else name
+
+
+def choices_on_test(study: Study) -> list[str]:
+    """Which of the run's generator and students were chosen by test labels."""
+    chosen = {
+        "generator": _generator_chosen_on_test(study, study.settings.generation.method),
+        "students": _chosen_on_test(study.settings.student),
+    }
+    return [name for name, is_chosen in chosen.items() if is_chosen]
+
+
+def _generator_chosen_on_test(study: Study, method: Method) -> bool:
+    settings = study.settings
+    trained: dict[Method, list[TrainingSettings]] = {
+        "acm-net": [settings.acm_net],
+        "ftcl": [settings.acm_net, settings.ftcl],  # it starts from the weights of the other
+    }
+    return any(map(_chosen_on_test, trained.get(method, [settings.generation])))
+
+
+def _chosen_on_test(settings: TrainingSettings | StudentSettings) -> bool:
+    return settings.select == BEST_ON_TEST

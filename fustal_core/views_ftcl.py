@@ -1,0 +1,241 @@
+"""What notebook 6 looks at: attention over time, and the alignments of pairs of videos."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from fustal_core.alignment import (
+    fine_grained_sequence_distance,
+    fsd_path,
+    fsd_table,
+    lcs_path,
+    lcs_table,
+    longest_common_subsequence,
+)
+from fustal_core.config import ACMNetSettings, FTCLSettings
+from fustal_core.data import Dataset
+from fustal_core.ftcl import FTCL, PairSampler, example_pairs
+from fustal_core.ftcl_training import look_at_pair
+from fustal_core.generation import Generator, run_generator
+from fustal_core.views import Curves, snippet_times, truth_of
+
+BRANCHES = ("instance", "context", "background")
+
+
+def attention_curves(model: Generator, dataset: Dataset, video: str, length: int) -> Curves:
+    """Attention of the three branches over time, each in [0, 1]: name -> (seconds, values)."""
+    attention = run_generator(model, dataset, video, length).attention[0].cpu().numpy()  # (T, 3)
+    times = snippet_times(dataset, video, len(attention))
+    return {f"{name} attention": (times, attention[:, i]) for i, name in enumerate(BRANCHES)}
+
+
+def attention_inside(model: Generator, dataset: Dataset, subset: str, length: int) -> pd.DataFrame:
+    """Mean attention of each branch inside the true actions, near them, and elsewhere.
+
+    Near is within 4 s of a segment's ends.
+
+    Returns:
+        Index ``where``, one column per branch; the last, ``share of time``, in [0, 1].
+    """
+    sums, counts = np.zeros((3, 3)), np.zeros(3)
+    for video in dataset.video_names(subset):
+        attention = run_generator(model, dataset, video, length).attention[0].cpu().numpy()
+        times = snippet_times(dataset, video, len(attention))[:, None]
+        truth = truth_of(dataset, video)
+        start, end = truth["t_start"].to_numpy(), truth["t_end"].to_numpy()
+        inside = ((times >= start) & (times <= end)).any(1)
+        near = ((times >= start - 4) & (times <= end + 4)).any(1) & ~inside
+        for place, mask in enumerate((inside, near, ~(inside | near))):
+            sums[place] += attention[mask].sum(0)
+            counts[place] += mask.sum()
+    index = pd.Index(["in an action", "within 4 s of one", "elsewhere"], name="where")
+    table = pd.DataFrame(sums / np.maximum(counts, 1)[:, None], index, list(BRANCHES))
+    return table.assign(**{"share of time": counts / counts.sum()})
+
+
+def scores_by_class_count(
+    model: Generator, dataset: Dataset, subset: str, settings: ACMNetSettings
+) -> pd.DataFrame:
+    """How video scores shrink with the number of classes that a video has.
+
+    Returns:
+        Index ``classes in the video``; ``videos``, mean ``score of its classes`` and of the ``largest
+        other class``, and the share of its classes that are ``proposed``.
+    """
+    labels = dataset.video_labels(subset).numpy() > 0
+    rows = []
+    for own, video in zip(labels, dataset.video_names(subset), strict=True):
+        output = run_generator(model, dataset, video, settings.length)
+        scores = output.video_scores[0].cpu().numpy()
+        proposed = scores > settings.class_threshold
+        if not proposed.any():
+            proposed[scores.argmax()] = True
+        rows.append(
+            (own.sum(), scores[own].mean(), scores[~own].max(initial=0), proposed[own].mean())
+        )
+    columns = ["classes in the video", "score of its classes", "largest other class", "proposed"]
+    groups = pd.DataFrame(rows, columns=columns).groupby(columns[0])
+    return pd.concat([groups.size().rename("videos"), groups.mean()], axis=1)
+
+
+def pairs_of(dataset: Dataset) -> dict[str, tuple[str, str]]:
+    """The example pairs of training videos that FTCL's training looks at, by kind."""
+    videos = dataset.video_names("train")
+    pairs = example_pairs(dataset.video_labels("train"))
+    return {kind: (videos[i], videos[j]) for kind, (i, j) in pairs.items()}
+
+
+def look_of(looks: dict[str, Tensor], kind: str, epoch: int) -> dict[str, Tensor]:
+    """One pair's tables after an epoch (0: before the first; -1: after the last)."""
+    prefix = f"{kind}."
+    return {name[len(prefix) :]: value[epoch] for name, value in looks.items() if prefix in name}
+
+
+def fsd_picture(
+    look: dict[str, Tensor],
+    dataset: Dataset,
+    videos: tuple[str, str],
+    length: int,
+    settings: FTCLSettings,
+) -> dict[str, Any]:
+    """One pair as ``figures_ftcl.plot_fsd`` takes it; labels are the snippets' seconds.
+
+    length: snippets fed to the model, at most.
+    """
+    match, gap = look["match"], look["gap"]
+    table = fsd_table(match[None], gap[None], settings.fsd_gamma)[0]
+    times = [
+        _candidate_times(dataset, video, look[f"fsd_{side}"], length)
+        for video, side in zip(videos, ("rows", "columns"), strict=True)
+    ]
+    return {
+        "match": match.numpy(),
+        "gap": gap.numpy(),
+        "table": table.numpy(),
+        "path": fsd_path(match, gap, settings.fsd_gamma).numpy(),
+        "row_labels": [f"{t:.0f} s" for t in times[0]],
+        "column_labels": [f"{t:.0f} s" for t in times[1]],
+        "value": float(table[-1, -1]),
+    }
+
+
+def lcs_picture(
+    look: dict[str, Tensor],
+    dataset: Dataset,
+    videos: tuple[str, str],
+    length: int,
+    settings: FTCLSettings,
+) -> dict[str, Any]:
+    """One pair as ``figures_ftcl.plot_lcs`` takes it; length: snippets fed to the model, at most."""
+    similarity = look["similarity"]
+    table = lcs_table(similarity[None], settings.lcs_threshold)[0]
+    rows, columns = look["lcs_rows"], look["lcs_columns"]
+    return {
+        "similarity": similarity.numpy(),
+        "table": table.numpy(),
+        "path": lcs_path(similarity, settings.lcs_threshold).numpy(),
+        "row_inside": _inside_action(dataset, videos[0], rows, length),
+        "column_inside": _inside_action(dataset, videos[1], columns, length),
+        "value": float(table[-1, -1]),
+    }
+
+
+def paths_over_training(
+    looks: dict[str, Tensor], dataset: Dataset, settings: FTCLSettings
+) -> dict[str, dict[str, Any]]:
+    """Both example pairs as ``figures_ftcl.plot_paths_over_training`` takes them."""
+    kinds = {}
+    for kind in pairs_of(dataset):
+        similarity, match, gap = (
+            looks[f"{kind}.{name}"] for name in ("similarity", "match", "gap")
+        )
+        kinds[kind] = {
+            "epochs": list(range(len(similarity))),
+            "similarity": similarity.numpy(),
+            "paths": [lcs_path(own, settings.lcs_threshold).numpy() for own in similarity],
+            "match": match.numpy(),
+            "gap": gap.numpy(),
+            "fsd_paths": [
+                fsd_path(*own, settings.fsd_gamma).numpy() for own in zip(match, gap, strict=True)
+            ],
+        }
+    return kinds
+
+
+def values_over_training(
+    looks: dict[str, Tensor], dataset: Dataset, settings: FTCLSettings
+) -> pd.DataFrame:
+    """FSD and LCS of both example pairs as ``figures_ftcl.plot_alignment_values`` takes them."""
+    frames = []
+    for kind in pairs_of(dataset):
+        similarity, match, gap = (
+            looks[f"{kind}.{name}"] for name in ("similarity", "match", "gap")
+        )
+        values = {
+            "FSD": fine_grained_sequence_distance(match, gap, settings.fsd_gamma),
+            "LCS": longest_common_subsequence(similarity, settings.lcs_threshold),
+        }
+        for measure, own in values.items():
+            frame = pd.DataFrame({"epoch": range(len(own)), "value": own.numpy()})
+            frames.append(frame.assign(kind=kind, measure=measure))
+    columns = ["epoch", "kind", "measure", "value"]
+    return pd.concat(frames)[columns] if frames else pd.DataFrame(columns=columns)
+
+
+@torch.inference_mode()
+def pair_values(
+    model: FTCL,
+    dataset: Dataset,
+    subset: str,
+    length: int,
+    settings: FTCLSettings,
+    *,
+    pairs: int = 100,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """FSD and LCS of random pairs of a subset, without dropout.
+
+    Both kinds of pair align action candidates with action candidates here, so that the values can be
+    compared: a negative pair is one without a common class, and no more.
+
+    Args:
+        model: in eval mode.
+        dataset: whose labels say which pairs are positive.
+        subset: "train" or "test".
+        length: at most so many snippets are fed, evenly spread.
+        settings: of FTCL.
+        pairs: of each kind, at most.
+        seed: of the choice.
+
+    Returns:
+        ``kind`` ("positive", "negative"), ``FSD``, ``LCS``.
+    """
+    videos, labels = dataset.video_names(subset), dataset.video_labels(subset)
+    drawn = PairSampler(labels, pairs).epoch(torch.Generator().manual_seed(seed))
+    rows = []
+    for i, j in drawn:
+        look = look_at_pair(model, dataset, [videos[i], videos[j]], True, length, settings)
+        match, gap, similarity = (look[name][None] for name in ("match", "gap", "similarity"))
+        fsd = fine_grained_sequence_distance(match, gap, settings.fsd_gamma)
+        lcs = longest_common_subsequence(similarity, settings.lcs_threshold)
+        kind = "positive" if torch.equal(labels[i], labels[j]) else "negative"
+        rows.append((kind, float(fsd), float(lcs)))
+    return pd.DataFrame(rows, columns=["kind", "FSD", "LCS"])
+
+
+def _candidate_times(dataset: Dataset, video: str, rows: Tensor, length: int) -> np.ndarray:
+    """Seconds at the middle of some of the snippets that were fed."""
+    fed = min(dataset.generator_features.num_snippets(video), length)
+    return snippet_times(dataset, video, fed)[rows.numpy()]
+
+
+def _inside_action(dataset: Dataset, video: str, rows: Tensor, length: int) -> np.ndarray:
+    """Which candidates lie in a true action, booleans."""
+    times = _candidate_times(dataset, video, rows, length)[:, None]
+    truth = truth_of(dataset, video)
+    return ((times >= truth["t_start"].to_numpy()) & (times <= truth["t_end"].to_numpy())).any(1)
