@@ -16,7 +16,6 @@ from fustal_core import cli_compare, cli_data, cli_predict, cli_results
 from fustal_core.annotations import DataError
 from fustal_core.config import (
     PROFILES,
-    Settings,
     SettingsError,
     make_settings,
     parse_overrides,
@@ -100,7 +99,7 @@ def run(
     folder = run_dir or default_run_dir(settings)
     try:
         refuse_second_run(folder)  # at once, before the data is read
-        fingerprint = _data_fingerprint(settings)
+        fingerprint = cli_data.fingerprint_of_sound_data(settings)
         with run_lock(folder):
             claim_run_dir(folder, settings, force=force)
             run_notebooks(chosen, settings, overrides, folder, fingerprint, say=to_stderr)
@@ -109,33 +108,6 @@ def run(
     except KeyboardInterrupt:
         raise SystemExit(_fail("interrupted; the same command goes on from here", 1)) from None
     to_stderr(f"results: {folder}")
-
-
-def _data_fingerprint(settings: Settings) -> str:
-    """Check the data and say what is odd; with a problem, report all of them and end with status 1.
-
-    Nothing of the data is kept: the notebooks' kernels hold what they need.
-    """
-    if settings.data == "simulated":
-        from fustal_core.stages import load_data
-
-        return load_data(settings).fingerprint
-    from fustal_core.check import check_folder, to_text
-    from fustal_core.progress import show_progress
-
-    with show_progress("checking the data") as progress:
-        checked = check_folder(
-            Path(settings.data),
-            settings.features,
-            trust_pickle=settings.trust_pickle,
-            progress=progress,
-        )
-    if not checked.is_sound:
-        print(to_text(checked), file=sys.stderr)
-        raise SystemExit(_fail("the data is not sound; nothing was run", 1))
-    for line in (*checked.report.found, *checked.report.warnings):
-        print(f"{checked.folder.name}: {line}", file=sys.stderr)
-    return checked.fingerprint
 
 
 app.command()(cli_compare.compare)

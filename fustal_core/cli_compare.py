@@ -7,8 +7,11 @@ from typing import Annotated, Any, get_args
 
 import typer
 
+from fustal_core.cli_data import fingerprint_of_sound_data
+from fustal_core.cli_predict import check_writable
 from fustal_core.config import PROFILES, Method, SettingsError, make_settings, parse_overrides
 
+_MOST_SEEDS = 1000
 _METHODS: tuple[str, ...] = get_args(Method)
 
 
@@ -28,6 +31,9 @@ def compare(
         list[str] | None,
         typer.Option("--set", metavar="NAME=VALUE", help="Override a setting; see 'settings'."),
     ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Take over run directories made with other settings.")
+    ] = False,
 ) -> None:
     """Send every generator's proposals through selection, student and distillation, over seeds.
 
@@ -40,13 +46,18 @@ def compare(
 
     from fustal_core.comparison import compare_generators, comparison_dir, write_comparison
     from fustal_core.pipeline import to_stderr
-    from fustal_core.rundir import resolve_data
+    from fustal_core.rundir import resolve_data, torch_device
 
     data = resolve_data(data)
     folder = output or comparison_dir(data, profile, overrides)
+    check_writable(folder / "generators.csv")
+    settings = make_settings(data, profile, chosen_seeds[0], overrides)
+    torch_device(settings)
+    if data != "simulated":
+        fingerprint_of_sound_data(settings)
     try:
         rows = compare_generators(
-            chosen_seeds, methods, data, profile, overrides=overrides, say=to_stderr
+            chosen_seeds, methods, data, profile, overrides, force=force, say=to_stderr
         )
     except KeyboardInterrupt:
         raise SystemExit("fustal: interrupted; the same command goes on from here") from None
@@ -63,7 +74,7 @@ def read_seeds(text: str) -> list[int]:
     try:
         if ":" in text:
             first, end = map(int, text.split(":"))
-            seeds = list(range(first, end))
+            seeds = list(range(first, min(end, first + _MOST_SEEDS)))
         else:
             seeds = [int(part) for part in text.split(",")]
     except ValueError:

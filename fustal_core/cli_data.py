@@ -13,6 +13,7 @@ import typer
 from fustal_core.annotations import Annotations, Report, read_annotations
 from fustal_core.config import (
     PROFILES,
+    Settings,
     SettingsError,
     make_settings,
     parse_overrides,
@@ -37,6 +38,34 @@ def check(
     sys.stdout.reconfigure(errors="backslashreplace")  # names in a script the terminal lacks
     print(json.dumps(to_dict(found), indent=1, allow_nan=False) if json_ else to_text(found))
     raise SystemExit(0 if found.is_sound else 1)
+
+
+def fingerprint_of_sound_data(settings: Settings) -> str:
+    """Check a run's data and say what is odd; with a problem, report all of them and end with status 1.
+
+    Nothing of the data is kept.
+    """
+    if settings.data == "simulated":
+        from fustal_core.stages import load_data
+
+        return load_data(settings).fingerprint
+    from fustal_core.check import check_folder, to_text
+    from fustal_core.progress import show_progress
+
+    with show_progress("checking the data") as progress:
+        checked = check_folder(
+            Path(settings.data),
+            settings.features,
+            trust_pickle=settings.trust_pickle,
+            progress=progress,
+        )
+    if not checked.is_sound:
+        print(to_text(checked), file=sys.stderr)
+        print("fustal: the data is not sound; nothing was run", file=sys.stderr)
+        raise SystemExit(1)
+    for line in (*checked.report.found, *checked.report.warnings):
+        print(f"{checked.folder.name}: {line}", file=sys.stderr)
+    return checked.fingerprint
 
 
 def simulate(

@@ -56,7 +56,7 @@ def predict(
     settings = make_settings(overrides={"device": device})  # refused before the slow imports
     if fps is not None and not 0 < fps < float("inf"):
         raise SettingsError(f"--fps: expected a positive number, got {fps:g}")
-    _check_writable(output)
+    check_writable(output)
 
     from fustal_core import predict as prediction
     from fustal_core.feature_folder import FeatureFolder
@@ -91,7 +91,7 @@ def predict(
     typer.echo(f"{len(found)} detections: {output}", err=True)
 
 
-def _check_writable(output: Path) -> None:
+def check_writable(output: Path) -> None:
     """Refuse, before the work, a file that could not be written after it."""
     if output.is_dir():
         raise SettingsError(f"--output: {output} is a folder, expected a file to write")

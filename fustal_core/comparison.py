@@ -13,14 +13,15 @@ from typing import Any
 
 import pandas as pd
 
-from fustal_core.config import Method, make_settings
+from fustal_core.config import Method, changed_settings, make_settings
 from fustal_core.figures import AVERAGE, save_figure
 from fustal_core.figures_generators import STEPS, plot_generators
-from fustal_core.files import write_text
-from fustal_core.naming import ACM_NET, FTCL, GENERATORS, display_name
+from fustal_core.files import remove_partial_files, write_text
+from fustal_core.locks import refuse_second_run, run_lock
+from fustal_core.naming import ACM_NET, BEST_ON_TEST, FTCL, GENERATORS, choices_on_test
 from fustal_core.quality import pseudo_label_quality
 from fustal_core.reporting import AVERAGE_COLUMNS, MAP_COLUMNS
-from fustal_core.rundir import default_run_dir
+from fustal_core.rundir import default_run_dir, resolve_data
 from fustal_core.selection import score_proposals, select
 from fustal_core.stages import Study, open_study
 
@@ -31,11 +32,11 @@ COLUMNS = [
     "step",
     "data",
     "origin",
-    "profile",
     "seed",
     *MAP_COLUMNS,
     *AVERAGE_COLUMNS,
     *LABEL_COLUMNS,
+    "source",
 ]
 
 
@@ -45,28 +46,44 @@ def compare_generators(
     data: str = "simulated",
     profile: str = "quick",
     overrides: dict[str, Any] | None = None,
+    *,
+    force: bool = False,
     say: Callable[[str], None] = print,
 ) -> pd.DataFrame:
     """Measure every step of every generator with every seed; what was made before is only read.
+
+    All run directories are claimed before the first training, and each is locked while it is used.
 
     Args:
         seeds: of data and training.
         methods: generators.
         data, profile, overrides: as for ``stages.open_study``.
+        force: take over run directories made with other settings.
         say: receives a line for each generator of each seed.
 
     Returns:
         ``COLUMNS``, one row per generator, step and seed: test mAP in percent; of the proposals that
         are labels, their number and quality on the training videos (fractions; NaN for students).
+
+    Raises:
+        SettingsError: bad settings, or a run directory made with others.
+        RunDirectoryBusyError: a run is at work in one of them.
+        DataError: every problem of the data folder.
     """
-    rows = []
     for seed in seeds:
-        study = open_study(data, profile, seed, overrides=overrides)
-        for method in methods:
-            found = list(generator_rows(study, method))
-            rows += found
-            averages = ", ".join(f"{row['step']} {row[AVERAGE]:.1f}" for row in found)
-            say(f"seed {seed}: {GENERATORS[method]}: {averages}")
+        refuse_second_run(
+            default_run_dir(make_settings(resolve_data(data), profile, seed, overrides))
+        )
+    studies = [open_study(data, profile, seed, overrides=overrides, force=force) for seed in seeds]
+    rows = []
+    while studies:
+        study = studies.pop(0)  # and its features with it
+        with run_lock(study.run_dir):
+            for method in methods:
+                found = list(generator_rows(study, method))
+                rows += found
+                averages = ", ".join(f"{row['step']} {row[AVERAGE]:.1f}" for row in found)
+                say(f"seed {study.settings.seed}: {GENERATORS[method]}: {averages}")
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
@@ -74,6 +91,12 @@ def generator_rows(
     study: Study, method: Method, *, students: bool = True
 ) -> Iterator[dict[str, Any]]:
     """The rows of one generator in one study, with ``COLUMNS``; without students, the first two."""
+    changes = changed_settings(
+        make_settings(study.settings.data, study.settings.profile), study.settings
+    )
+    source = [f"profile {study.settings.profile}", f"seed {study.settings.seed}"]
+    named = ("seed:", "generation.method:")  # in columns of their own
+    source += [line for line in changes if not line.startswith(named)]
     if study.settings.generation.method != method:
         study = study.variant(f"generator-{method}", overrides={"generation.method": method})
     generation, selection = study.generation(), study.selection()
@@ -84,17 +107,19 @@ def generator_rows(
     for distill in (False, True) if students else ():
         found.append(study.student("selected", distill=distill).detections)
     labels = {STEPS[0]: selection.scored, STEPS[1]: selection.selected}
+    chosen = [who for who in choices_on_test(study) if students or who == "generator"]
+    note = f" ({' and '.join(chosen)} {BEST_ON_TEST})" if chosen else ""
     for step, detections in zip(STEPS, found, strict=False):
         yield {
-            "generator": display_name(study, GENERATORS[method]),
+            "generator": f"{GENERATORS[method]}{note}",
             "supervision": "video",
             "step": step,
             "data": study.data_name,
             "origin": "measured",
-            "profile": study.settings.profile,
             "seed": study.settings.seed,
             **study.measure(detections),
             **(_label_quality(study, labels[step]) if step in labels else {}),
+            "source": ", ".join(source),
         }
 
 
@@ -140,7 +165,8 @@ def terms_over_seeds(study: Study, seeds: Sequence[int]) -> pd.DataFrame:
     """FTCL with and without its terms on the study's data, over seeds of the training alone.
 
     Returns:
-        ``variant`` (of ``TERMS``), ``seed``, ``data``, test mAP in percent. All variants of a seed
+        ``variant`` (of ``TERMS``), ``seed``, ``data``, ``weights`` ("last" or "best-on-test"), test
+        mAP in percent. All variants of a seed
         start from the same ACM-Net.
     """
     rows = []
@@ -148,7 +174,8 @@ def terms_over_seeds(study: Study, seeds: Sequence[int]) -> pd.DataFrame:
         for name, overrides in TERMS.items():
             method = "acm-net" if overrides is None else "ftcl"
             found = term(study, seed, name).generation(method).test
-            row = {"variant": name, "seed": seed, "data": study.data_name}
+            chosen = BEST_ON_TEST if choices_on_test(study, method)[:1] == ["generator"] else "last"
+            row = {"variant": name, "seed": seed, "data": study.data_name, "weights": chosen}
             rows.append(row | study.measure(found))
     return pd.DataFrame(rows)
 
@@ -185,13 +212,16 @@ def mean_and_spread(values: pd.Series) -> str:
 def write_comparison(rows: pd.DataFrame, folder: Path) -> list[Path]:
     """Write ``generators.csv`` (every seed), ``generators.md`` (mean and spread) and the figure."""
     seeds = ", ".join(map(str, rows["seed"].unique()))
-    about = f"{', '.join(rows['data'].unique())}, profile {rows['profile'].iloc[0]}, seeds {seeds}"
+    others = rows["source"].str.replace(r", seed \d+", "", regex=True).unique()
+    about = f"{', '.join(rows['data'].unique())}; {'; '.join(others)}; seeds {seeds}"
+    remove_partial_files(folder)
     parts = {
         "average mAP (0.1:0.7) on the test videos, percent": summarise(rows),
         "F1 of the training videos' labels at tIoU 0.5, percent": summarise(rows, "f1@0.5", 100),
     }
     text = "\n".join(
-        f"{title}; mean ± standard deviation; measured on {about}\n\n{table.to_markdown()}\n"
+        f"{title}; mean ± standard deviation over seeds; measured on {about}\n\n"
+        f"{table.fillna('').to_markdown()}\n"
         for title, table in parts.items()
     )
     write_text(folder / "generators.csv", rows.to_csv(index=False))
@@ -203,4 +233,5 @@ def write_comparison(rows: pd.DataFrame, folder: Path) -> list[Path]:
 def comparison_dir(data: str, profile: str, overrides: dict[str, Any]) -> Path:
     """Where a comparison's table goes: a run directory's name with "generators" for the seed."""
     plain = default_run_dir(make_settings(data, profile, 0, overrides))
-    return plain.with_name(plain.name.replace("-seed0", "-generators"))
+    before, _, after = plain.name.rpartition("-seed0")
+    return plain.with_name(f"{before}-generators{after}")

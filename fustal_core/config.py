@@ -62,7 +62,10 @@ class SettingsError(ValueError):
 
 
 class _Settings(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    # Defaults are converted as well: 5 and 5.0 would be two settings to a hash of them.
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True
+    )
 
 
 class FeatureSettings(_Settings):
@@ -306,16 +309,26 @@ def make_settings(
     return _with_values(values, overrides)
 
 
-def override(settings: Settings, overrides: Mapping[str, Any]) -> Settings:
-    """Settings with single values replaced, by dotted name as in :func:`make_settings`.
+def override(settings: Settings, overrides: Mapping[str, Any], seed: int | None = None) -> Settings:
+    """Settings for the same data with single values replaced.
+
+    Args:
+        settings: of a run.
+        overrides: by dotted name as in :func:`make_settings`.
+        seed: another one; None: the same.
 
     Raises:
-        SettingsError: unknown setting, or a bad value; names it and the allowed ones. Other
-            ``constants``, since these only fill new settings.
+        SettingsError: unknown setting, or a bad value; names it and the allowed ones. Settings that
+            make the data, and ``constants``, which only fill a new run's settings.
     """
-    if overrides.get("constants", settings.constants) != settings.constants:
-        raise SettingsError("constants: cannot be changed later, they fill a new run's settings")
-    return _with_values(settings.model_dump(), overrides)
+    fixed = [name for name in overrides if name.partition(".")[0] in _OF_THE_DATA]
+    if fixed:
+        raise SettingsError(f"{', '.join(fixed)}: cannot be changed for the same data")
+    same = {} if seed is None else {"seed": seed}
+    return _with_values(settings.model_dump() | same, overrides)
+
+
+_OF_THE_DATA = ("constants", "simulation", "features", "trust_pickle")
 
 
 def _with_values(values: dict[str, Any], overrides: Mapping[str, Any]) -> Settings:

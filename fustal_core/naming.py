@@ -59,10 +59,14 @@ def display_name(study: Study, name: str) -> str:
     return f"{name} ({BEST_ON_TEST})" if chosen else name
 
 
-def choices_on_test(study: Study) -> list[str]:
-    """Which of the run's generator and students were chosen by test labels."""
+def choices_on_test(study: Study, *methods: Method) -> list[str]:
+    """Which of the generators and the students were chosen by test labels.
+
+    methods: of the generators; none: the run's own.
+    """
+    generators = methods or (study.settings.generation.method,)
     chosen = {
-        "generator": _generator_chosen_on_test(study, study.settings.generation.method),
+        "generator": any(_generator_chosen_on_test(study, method) for method in generators),
         "students": _chosen_on_test(study.settings.student),
     }
     return [name for name, is_chosen in chosen.items() if is_chosen]

@@ -8,13 +8,14 @@ their own names, everything else with the notebook's number before it.
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from fustal_core.config import make_settings
+from fustal_core.config import Method, make_settings
 from fustal_core.figures import AVERAGE, save_figure
 from fustal_core.files import atomic_path, write_json, write_text
 from fustal_core.naming import (
@@ -311,12 +312,13 @@ def claim(
     measured: str,
     holds: bool,
     seeds: str = "1 (no interval)",
+    methods: Sequence[Method] = (),
 ) -> dict[str, Any]:
     """One row of a claims table: what the paper says and what this run measured.
 
-    seeds: how many there were, and of what.
+    seeds: how many there were, and of what. methods: the generators it is about, if not the run's own.
     """
-    chosen = choices_on_test(study)
+    chosen = choices_on_test(study, *methods)
     note = f"; {' and '.join(chosen)} {BEST_ON_TEST}" if chosen else ""
     return {
         "the paper says": says,

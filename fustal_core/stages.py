@@ -49,6 +49,9 @@ from fustal_core.student import TriDet
 from fustal_core.weights import WEIGHTS_FORMAT, GeneratorModel, load_model
 
 LabelSource = Literal["selected", "raw", "truth"]
+Phase = Literal["phase_one", "plain", "ema"]
+_PHASES: dict[Phase, str] = {"phase_one": "_phase_one", "plain": "", "ema": "+ema"}
+"""What of a student's training a product is -> the end of its folder's name."""
 
 # The modules a product is made with; it is made again when they, or what they import, change.
 _GENERATION_CODE = ("data", "simulator", "generation", "metrics")
@@ -182,11 +185,9 @@ class Study:
             overrides: settings by dotted name.
 
         Raises:
-            SettingsError: unknown setting or bad value.
+            SettingsError: unknown setting or bad value, or a setting that makes the data.
         """
-        settings = override(self.settings, overrides or {})
-        if seed is not None:
-            settings = settings.model_copy(update={"seed": seed})
+        settings = override(self.settings, overrides or {}, seed)
         study = Study(settings, self.run_dir / "variants" / name, base=self)
         study.dataset = self.dataset
         return study
@@ -274,12 +275,10 @@ class Study:
                 segments of the training videos (the fully supervised ceiling).
             distill: switch to EMA labels at ``switch_epoch``. Both choices share the epochs before.
         """
-        settings = self._student_settings(labels)
-        name = f"{labels}{'+ema' if distill else ''}"
-        product = self._student_product(name, settings, labels)
+        product = self._student_product(labels, "ema" if distill else "plain")
         if not product.is_made:
-            segments = self._labels(labels)
-            initial = self._phase_one(labels, segments)
+            segments, initial = self._labels(labels), self._phase_one(labels)
+            settings = self._student_settings(labels)
             self._ensure(
                 product,
                 lambda: make_student(self, settings, segments, product, initial, distill),
@@ -291,33 +290,37 @@ class Study:
             pd.read_parquet(product.folder / "ema_labels.parquet"),
         )
 
-    def _student_settings(self, labels: LabelSource) -> StudentSettings:
+    def _student_settings(self, labels: LabelSource, phase: Phase = "plain") -> StudentSettings:
         """Floor and ceiling are measured at their end alone, which saves time."""
         settings = self.settings.student
-        if labels == "selected" or settings.select == "best-on-test":
-            return settings
-        return settings.model_copy(update={"evaluate_every": 0})
+        changes: dict[str, int] = {}
+        if labels != "selected" and settings.select != "best-on-test":
+            changes["evaluate_every"] = 0
+        if phase == "phase_one":
+            changes["epochs"] = settings.switch_epoch
+        return settings.model_copy(update=changes)
 
-    def _student_product(
-        self, name: str, settings: StudentSettings, labels: LabelSource
-    ) -> Product:
-        inputs: list[Any] = [settings.model_dump(), name]
+    def _student_product(self, labels: LabelSource, phase: Phase) -> Product:
+        name = f"{labels}{_PHASES[phase]}"
+        inputs: list[Any] = [self._student_settings(labels, phase).model_dump(), name]
         if labels != "truth":
             generation = self._generation_product(self.settings.generation.method)
             inputs += [generation.key, self.settings.selection.model_dump()]
         product = self._product(f"03_training/{name}", _STUDENT_CODE, inputs)
-        return self._shared(product, lambda base: base._student_product(name, settings, labels))
+        return self._shared(product, lambda base: base._student_product(labels, phase))
 
-    def _phase_one(self, labels: LabelSource, segments: pd.DataFrame) -> Path:
+    def _phase_one(self, labels: LabelSource) -> Path:
         """The state after the epochs on the given labels, from which both continuations start."""
-        settings = self._student_settings(labels)
-        settings = settings.model_copy(update={"epochs": settings.switch_epoch})
-        product = self._student_product(f"{labels}_phase_one", settings, labels)
-        self._ensure(
-            product,
-            lambda: run_student_training(self, settings, segments, product, None, distill=False),
-            keep_checkpoint=True,
-        )
+        product = self._student_product(labels, "phase_one")
+        if not product.is_made:
+            segments, settings = self._labels(labels), self._student_settings(labels, "phase_one")
+            self._ensure(
+                product,
+                lambda: run_student_training(
+                    self, settings, segments, product, None, distill=False
+                ),
+                keep_checkpoint=True,
+            )
         return product.checkpoint
 
     def _labels(self, source: LabelSource) -> pd.DataFrame:

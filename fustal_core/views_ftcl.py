@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pandas as pd
@@ -17,7 +17,7 @@ from fustal_core.alignment import (
     lcs_table,
     longest_common_subsequence,
 )
-from fustal_core.config import ACMNetSettings, FTCLSettings
+from fustal_core.config import ACMNetSettings, Constants, FTCLSettings, make_settings
 from fustal_core.data import Dataset
 from fustal_core.ftcl import FTCL, PairSampler, example_pairs
 from fustal_core.ftcl_training import look_at_pair
@@ -72,15 +72,56 @@ def scores_by_class_count(
     for own, video in zip(labels, dataset.video_names(subset), strict=True):
         output = run_generator(model, dataset, video, settings.length)
         scores = output.video_scores[0].cpu().numpy()
-        proposed = scores > settings.class_threshold
-        if not proposed.any():
-            proposed[scores.argmax()] = True
+        proposed = _proposed(scores, settings)
         rows.append(
             (own.sum(), scores[own].mean(), scores[~own].max(initial=0), proposed[own].mean())
         )
     columns = ["classes in the video", "score of its classes", "largest other class", "proposed"]
     groups = pd.DataFrame(rows, columns=columns).groupby(columns[0])
     return pd.concat([groups.size().rename("videos"), groups.mean()], axis=1)
+
+
+def whole_videos(
+    model: Generator, dataset: Dataset, subset: str, settings: ACMNetSettings
+) -> pd.DataFrame:
+    """The plainest localisation: each predicted class from a video's first second to its last.
+
+    What proposals reach must be seen against it. The score is the class's video score.
+
+    Returns:
+        Columns ``video``, ``label``, ``t_start``, ``t_end`` (s), ``score``.
+    """
+    rows = []
+    for video in dataset.video_names(subset):
+        scores = run_generator(model, dataset, video, settings.length).video_scores[0].cpu().numpy()
+        duration_s = float(dataset.videos.loc[video, "duration_s"])
+        for label in np.flatnonzero(_proposed(scores, settings)):
+            rows.append((video, dataset.classes[label], 0.0, duration_s, float(scores[label])))
+    return pd.DataFrame(rows, columns=["video", "label", "t_start", "t_end", "score"])
+
+
+def _proposed(scores: np.ndarray, settings: ACMNetSettings) -> np.ndarray:
+    """Which classes a video's scores (C,) propose, booleans: those above the threshold, or the best."""
+    proposed = scores > settings.class_threshold
+    return proposed if proposed.any() else scores == scores.max()
+
+
+def thresholds() -> pd.DataFrame:
+    """What ACM-Net and FTCL localise with on each data set that has constants, one row each."""
+    names = ("class_threshold", "cas_thresholds", "attention_thresholds", "nms_tiou")
+    rows = {}
+    for data in get_args(Constants):
+        values = make_settings(profile="paper", overrides={"constants": data}).acm_net.model_dump()
+        rows[data] = {f"acm_net.{name}": _brief(values[name]) for name in names}
+    return pd.DataFrame(rows).T.rename_axis("constants")
+
+
+def _brief(value: float | tuple[float, ...]) -> str:
+    """A number, or numbers: all of up to three, the ends of more."""
+    numbers = [f"{x:g}" for x in (value if isinstance(value, tuple) else (value,))]
+    return (
+        ", ".join(numbers) if len(numbers) < 4 else f"{numbers[0]}, {numbers[1]} .. {numbers[-1]}"
+    )
 
 
 def pairs_of(dataset: Dataset) -> dict[str, tuple[str, str]]:
