@@ -53,15 +53,16 @@ def compare(
     check_writable(folder / "generators.csv")
     settings = make_settings(data, profile, chosen_seeds[0], overrides)
     torch_device(settings)
-    if data != "simulated":
-        fingerprint_of_sound_data(settings)
     try:
+        if data != "simulated":
+            fingerprint_of_sound_data(settings)
         rows = compare_generators(
             chosen_seeds, methods, data, profile, overrides, force=force, say=to_stderr
         )
+        written = write_comparison(rows, folder)
     except KeyboardInterrupt:
         raise SystemExit("fustal: interrupted; the same command goes on from here") from None
-    for path in write_comparison(rows, folder):
+    for path in written:
         typer.echo(path)
 
 
@@ -74,14 +75,15 @@ def read_seeds(text: str) -> list[int]:
     try:
         if ":" in text:
             first, end = map(int, text.split(":"))
-            seeds = list(range(first, min(end, first + _MOST_SEEDS)))
+            seeds = list(range(first, end)) if end - first <= _MOST_SEEDS else []
         else:
             seeds = [int(part) for part in text.split(",")]
     except ValueError:
         seeds = []
     if not seeds or min(seeds) < 0 or len(set(seeds)) < len(seeds):
         raise SettingsError(
-            f"--seeds: expected FIRST:END or different whole numbers as in 0,3,4, got {text!r}"
+            f"--seeds: expected FIRST:END or different whole numbers as in 0,3,4 (at most "
+            f"{_MOST_SEEDS}), got {text!r}"
         )
     return seeds
 

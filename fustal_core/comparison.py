@@ -166,8 +166,7 @@ def terms_over_seeds(study: Study, seeds: Sequence[int]) -> pd.DataFrame:
 
     Returns:
         ``variant`` (of ``TERMS``), ``seed``, ``data``, ``weights`` ("last" or "best-on-test"), test
-        mAP in percent. All variants of a seed
-        start from the same ACM-Net.
+        mAP in percent. All variants of a seed start from the same ACM-Net.
     """
     rows = []
     for seed in seeds:

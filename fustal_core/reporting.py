@@ -28,6 +28,7 @@ from fustal_core.naming import (
     all_proposals,
     choices_on_test,
     display_name,
+    own_generator,
 )
 from fustal_core.published import thumos14
 from fustal_core.quality import assign, pseudo_label_quality
@@ -320,6 +321,8 @@ def claim(
     """
     chosen = choices_on_test(study, *methods)
     note = f"; {' and '.join(chosen)} {BEST_ON_TEST}" if chosen else ""
+    if not methods and study.settings.generation.method != "cross-video":
+        note += f"; labels from {own_generator(study)}"
     return {
         "the paper says": says,
         "where": source,

@@ -369,9 +369,30 @@ def test_settings_with_single_values_replaced() -> None:
 
 def test_constants_are_chosen_when_settings_are_made() -> None:
     settings = make_settings(overrides={"constants": "activitynet13"})
-    assert override(settings, {"constants": "activitynet13"}) == settings
-    with pytest.raises(SettingsError, match="constants"):
+    assert override(settings, {}) == settings
+    with pytest.raises(SettingsError, match="constants: cannot be changed for the same data"):
         override(settings, {"constants": "thumos14"})
+
+
+@pytest.mark.parametrize("name", ["simulation.train_videos", "features.memory_gb", "trust_pickle"])
+def test_what_makes_the_data_cannot_be_overridden_later(name: str) -> None:
+    with pytest.raises(SettingsError, match=f"{name}: cannot be changed for the same data"):
+        override(make_settings(), {name: 40})
+
+
+def test_another_seed_for_the_same_data() -> None:
+    settings = make_settings(seed=1)
+    assert override(settings, {}, seed=3) == make_settings(seed=3)
+    with pytest.raises(SettingsError, match="'seed'"):
+        override(settings, {}, seed=-1)
+
+
+def test_defaults_are_of_their_own_type() -> None:
+    """Whole numbers for fractions would give settings that are equal and have different hashes."""
+    settings = make_settings(profile="paper")
+    as_read = Settings.model_validate_json(settings.model_dump_json())
+    assert settings.model_dump_json() == as_read.model_dump_json()
+    assert settings.model_dump_json() == override(settings, {}).model_dump_json()
 
 
 def test_assignments_of_the_command_line() -> None:

@@ -14,6 +14,7 @@ import nbformat
 import pandas as pd
 import pytest
 
+from fustal_core.naming import GENERATORS
 from fustal_core.pipeline import notebooks_dir, stage_names
 from fustal_core.reporting import MAIN_COLUMNS
 from fustal_core.results import read_ground_truth
@@ -57,6 +58,7 @@ def test_the_run_directory_is_as_documented(smoke_run: Path) -> None:
     main = pd.read_csv(smoke_run / "05_analysis" / "main_results.csv")
     assert list(main.columns) == MAIN_COLUMNS
     assert set(main["origin"]) == {"measured", "published"}
+    assert set(GENERATORS.values()) <= set(main["method"])
     measured = main[main["origin"] == "measured"]
     assert measured["data"].str.contains("simulated").all()
     quality = pd.read_csv(smoke_run / "05_analysis" / "pseudo_label_quality.csv")

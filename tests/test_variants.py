@@ -1,0 +1,368 @@
+"""Variants of a study: they share what their change does not touch, and nothing else."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache, partial
+from pathlib import Path
+
+import pytest
+import torch
+from filelock import FileLock
+from safetensors import safe_open
+
+from fustal_core import comparison, making, stages
+from fustal_core.config import SettingsError
+from fustal_core.locks import RunDirectoryBusyError, making_lock
+from fustal_core.progress import Progress
+from fustal_core.rundir import Product
+from fustal_core.stages import Study, open_study
+from fustal_core.weights import load_model
+
+TINY = {
+    "simulation.num_classes": 2,
+    "simulation.train_videos": 6,
+    "simulation.test_videos": 4,
+    "simulation.max_video_s": 45.0,
+    "generation.iterations": 4,
+    "acm_net.iterations": 4,
+    "acm_net.checkpoint_every": 2,
+    "ftcl.epochs": 1,
+    "student.switch_epoch": 1,
+    "student.epochs": 2,
+    "student.evaluate_every": 0,
+}
+METHODS = ("cola", "cross-video", "acm-net", "ftcl")
+PHASES = ("phase_one", "plain", "ema")
+STUDENTS = {f"{labels} {phase}" for labels in ("selected", "raw") for phase in PHASES}
+TRUTH = {f"truth {phase}" for phase in PHASES}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def sources_are_read_once() -> Iterator[None]:
+    """Every key has a hash of the sources; these tests ask for hundreds of keys."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stages, "code_hash", cache(stages.code_hash))
+        yield
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Study:
+    """A study of which all generators and the students of two kinds of labels are made."""
+    study = open_study(profile="smoke", run_dir=tmp_path_factory.mktemp("base"), overrides=TINY)
+    for method in METHODS:
+        study.generation(method)
+    study.student("selected", distill=False)
+    study.student("truth", distill=False)
+    return study
+
+
+@pytest.fixture
+def unmade(base: Study, tmp_path: Path) -> Study:
+    """The same settings and data in a directory where nothing is made."""
+    return with_data_of(base, Study(base.settings, tmp_path))
+
+
+def with_data_of(base: Study, study: Study) -> Study:
+    study.dataset = base.dataset
+    return study
+
+
+def products(study: Study) -> dict[str, Product]:
+    """All that a study can make, by name."""
+    found = {method: study._generation_product(method) for method in METHODS}
+    for labels in ("selected", "raw", "truth"):
+        for phase in PHASES:
+            found[f"{labels} {phase}"] = study._student_product(labels, phase)
+    return found
+
+
+def snapshot(run_dir: Path) -> dict[Path, tuple[int, int]]:
+    """Every file of a run directory, and which writing of it; locks change at every look."""
+    return {
+        path: (path.stat().st_ino, path.stat().st_mtime_ns)
+        for path in run_dir.rglob("*")
+        if path.is_file() and not path.name.endswith("lock")
+    }
+
+
+def weights(study: Study, method: str) -> bytes:
+    """The weight file of a generator, made if it is not there."""
+    study.generation(method)
+    return (study._generation_product(method).folder / "weights.safetensors").read_bytes()
+
+
+# --- what is shared -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("overrides", "touched"),
+    [
+        ({}, set()),
+        ({"ftcl.fsd_weight": "0.8"}, set()),  # what it is already
+        ({"student.window_factor": 5, "student.warmup_epochs": 1}, set()),
+        ({"ftcl.fsd_weight": 0.0}, {"ftcl"}),
+        ({"acm_net.iterations": 5}, {"acm-net", "ftcl"}),
+        ({"generation.iterations": 5}, {"cola", "cross-video", *STUDENTS}),
+        ({"generation.method": "ftcl"}, STUDENTS),
+        ({"selection.iou_threshold": 0.3}, STUDENTS),
+        (
+            {"student.epochs": 3},
+            {*STUDENTS, *TRUTH} - {"selected phase_one", "raw phase_one", "truth phase_one"},
+        ),
+        ({"student.width": 16}, {*STUDENTS, *TRUTH}),
+        ({"generation.method": "ftcl", "ftcl.epochs": 2}, {"ftcl", *STUDENTS}),
+    ],
+)
+def test_a_variant_shares_what_its_change_does_not_touch(
+    base: Study, overrides: dict[str, object], touched: set[str]
+) -> None:
+    own, theirs = products(base.variant("v", overrides=overrides)), products(base)
+    assert {name for name in own if own[name].key != theirs[name].key} == touched
+    for name, product in own.items():
+        if name in touched:
+            inside = theirs[name].folder.relative_to(base.run_dir)
+            assert product.folder == base.run_dir / "variants" / "v" / inside
+        else:
+            assert product == theirs[name]
+
+
+def test_students_of_another_generator_are_not_the_base_s(base: Study) -> None:
+    """Only if nothing differs: a variant that asks for the run's own generator is the run."""
+    same = base.variant("v", overrides={"generation.method": "cross-video"})
+    assert products(same) == products(base)
+    own = products(base.variant("v", overrides={"generation.method": "cola"}))
+    for name in STUDENTS:
+        assert own[name].key != products(base)[name].key
+
+
+def test_a_variant_reads_the_base_s_products_and_makes_none(base: Study) -> None:
+    before = snapshot(base.run_dir)
+    variant = base.variant("reader", overrides={"ftcl.lcs_weight": 0.0})
+    for method in ("cola", "cross-video", "acm-net"):
+        variant.generation(method)
+    variant.student("selected", distill=False)
+    variant.student("truth", distill=False)
+    base.variant("same seed", seed=base.settings.seed).generation("ftcl")
+    assert snapshot(base.run_dir) == before
+
+
+def test_a_variant_makes_what_differs_in_its_own_folder_alone(base: Study) -> None:
+    """The base's own student is still there afterwards, as it was."""
+    before = snapshot(base.run_dir)
+    student = base.variant("longer", overrides={"student.epochs": 3}).student(distill=False)
+    assert len(student.history) == 3
+    after = snapshot(base.run_dir)
+    assert {path: after.get(path) for path in before} == before
+    made = {path.relative_to(base.run_dir).parts[:4] for path in after.keys() - before}
+    assert made == {("variants", "longer", "03_training", "selected")}
+    assert len(base.student(distill=False).history) == 2
+
+
+def test_a_variant_makes_a_missing_product_where_the_base_looks_for_it(unmade: Study) -> None:
+    variant = unmade.variant("first", overrides={"ftcl.fsd_weight": 0.0})
+    variant.generation("ftcl")
+    assert unmade._generation_product("acm-net").is_made
+    assert not unmade._generation_product("ftcl").is_made
+    before = snapshot(unmade.run_dir)
+    unmade.generation("acm-net")
+    assert snapshot(unmade.run_dir) == before
+
+
+def test_a_variant_does_not_take_another_variant_of_the_same_folder_for_its_own(
+    unmade: Study,
+) -> None:
+    for weight in (0.0, 0.5):
+        variant = unmade.variant("v", overrides={"ftcl.fsd_weight": weight})
+        assert not variant._generation_product("ftcl").is_made
+        variant.generation("ftcl")
+        product = variant._generation_product("ftcl")
+        assert product.is_made
+        with safe_open(product.folder / "weights.safetensors", framework="pt") as file:
+            description = json.loads(file.metadata()["fustal"])
+        assert description["ftcl"]["fsd_weight"] == weight
+
+
+# --- seeds ----------------------------------------------------------------------------------------
+
+
+def test_a_seed_changes_the_training_and_not_the_data(base: Study) -> None:
+    variant = base.variant("seed1", seed=1)
+    assert variant.dataset is base.dataset
+    assert variant.settings.seed == 1
+    changes = variant.settings.model_copy(update={"seed": base.settings.seed})
+    assert changes == base.settings
+    own, theirs = products(variant), products(base)
+    assert {name for name in own if own[name].key == theirs[name].key} == set()
+    for name, product in own.items():
+        inside = theirs[name].folder.relative_to(base.run_dir)
+        assert product.folder == base.run_dir / "variants/seed1" / inside
+
+
+@pytest.mark.parametrize("method", ["cross-video", "ftcl"])
+def test_the_seed_alone_decides_the_bits(base: Study, tmp_path: Path, method: str) -> None:
+    """Another one gives other weights; the same one the same file, wherever it is made."""
+    first = weights(base.variant("seed1", seed=1), method)
+    assert first != weights(base, method)
+    for seed, expected in ((0, weights(base, method)), (1, first)):
+        settings = base.settings.model_copy(update={"seed": seed})
+        alone = with_data_of(base, Study(settings, tmp_path / str(seed)))
+        assert weights(alone, method) == expected
+
+
+# --- variants of variants -------------------------------------------------------------------------
+
+
+def test_a_variant_of_a_variant_shares_with_the_nearest(base: Study) -> None:
+    of_seed = base.variant("seed1", seed=1)
+    nested = of_seed.variant("without", overrides={"ftcl.fsd_weight": 0.0})
+    own, theirs = products(nested), products(of_seed)
+    assert {name for name in own if own[name] != theirs[name]} == {"ftcl"}
+    assert own["ftcl"].folder == of_seed.run_dir / "variants/without/01_generation/ftcl"
+    assert nested._root is base
+
+    same = base.variant("seed0", seed=0).variant("nothing", overrides={})
+    assert products(same) == products(base)
+
+
+def test_the_terms_of_a_seed_start_from_one_acm_net(base: Study) -> None:
+    variants = {name: comparison.term(base, 1, name) for name in comparison.TERMS}
+    starts = {variant._generation_product("acm-net").folder for variant in variants.values()}
+    assert starts == {base.run_dir / "variants/seed1/01_generation/acm-net"}
+    contrasts = {
+        name: (variant.settings.ftcl.fsd_weight, variant.settings.ftcl.lcs_weight)
+        for name, variant in variants.items()
+    }
+    usual = base.settings.ftcl
+    assert contrasts == {
+        "ACM-Net": (usual.fsd_weight, usual.lcs_weight),
+        "trained on, no contrast": (0, 0),
+        "without FSD": (0, usual.lcs_weight),
+        "without LCS": (usual.fsd_weight, 0),
+        "FTCL": (usual.fsd_weight, usual.lcs_weight),
+    }
+    folders = {name: own._generation_product("ftcl").folder for name, own in variants.items()}
+    assert len(set(folders.values())) == 4  # the first has the FTCL of the last
+    for name in comparison.TERMS:
+        own = comparison.term(base, base.settings.seed, name)
+        is_base = own._generation_product("ftcl") == base._generation_product("ftcl")
+        assert is_base == (name in ("ACM-Net", "FTCL"))
+
+
+def test_terms_over_seeds_are_measured_as_the_study_measures(base: Study) -> None:
+    rows = comparison.terms_over_seeds(base, [0, 1])
+    assert rows[["variant", "seed"]].to_numpy().tolist() == [
+        [name, seed] for seed in (0, 1) for name in comparison.TERMS
+    ]
+    assert (rows["data"] == base.data_name).all()
+    assert (rows["weights"] == "last").all()
+    table = rows.set_index(["variant", "seed"])["avg 0.1:0.7"]
+    for name, method in (("ACM-Net", "acm-net"), ("FTCL", "ftcl")):
+        expected = base.measure(base.generation(method).test)["avg 0.1:0.7"]
+        assert table[name, 0] == expected
+    before = snapshot(base.run_dir)
+    again = comparison.terms_over_seeds(base, [0, 1])
+    assert again.equals(rows)
+    assert snapshot(base.run_dir) == before
+
+
+def test_weights_chosen_by_test_labels_are_said(unmade: Study) -> None:
+    """Of the ACM-Net alone: FTCL's start from it."""
+    chosen = {"acm_net.select": "best-on-test", "acm_net.evaluate_every": 2}
+    rows = comparison.terms_over_seeds(unmade.variant("best", overrides=chosen), [0])
+    assert rows["weights"].tolist() == ["best-on-test"] * 5
+
+
+# --- mistakes -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("overrides", "fragment"),
+    [
+        ({"ftcl.epoch": 3}, "ftcl.epochs"),
+        ({"ftcl.epochs": 0}, "ftcl.epochs"),
+        ({"generation.method": "coal"}, "coal"),
+        ({"student.select": "best-on-test"}, "evaluate_every"),
+        ({"simulation.train_videos": 5}, "same data"),
+        ({"features.dtype": "float16"}, "same data"),
+        ({"constants": "salads50"}, "constants"),
+        ({"seed": 3}, "seed"),
+        ({"data": "elsewhere"}, "data"),
+        ({"profile": "paper"}, "profile"),
+    ],
+)
+def test_a_wrong_override_is_refused(
+    base: Study, overrides: dict[str, object], fragment: str
+) -> None:
+    with pytest.raises(SettingsError, match=fragment):
+        base.variant("wrong", overrides=overrides)
+    assert not (base.run_dir / "variants" / "wrong").exists()
+
+
+def test_a_negative_seed_is_refused(base: Study) -> None:
+    with pytest.raises(SettingsError, match="seed"):
+        base.variant("wrong", seed=-1)
+
+
+# --- killed, and two at once ----------------------------------------------------------------------
+
+
+class Killed(Exception):
+    pass
+
+
+def test_killed_in_the_middle_a_variant_goes_on_to_the_same_bits(
+    base: Study, unmade: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = {method: weights(base.variant("seed1", seed=1), method) for method in METHODS[2:]}
+    variant = unmade.variant("seed1", seed=1)
+
+    def killed_after(step: int) -> None:
+        @contextmanager
+        def show_progress(what: str) -> Iterator[Progress]:
+            def progress(done: int, total: int, note: str) -> None:
+                if done == step:
+                    raise Killed
+
+            yield progress
+
+        monkeypatch.setattr(making, "show_progress", show_progress)
+
+    killed_after(3)  # a step after ACM-Net's checkpoint
+    with pytest.raises(Killed):
+        variant.generation("ftcl")
+    start = variant._generation_product("acm-net")
+    assert start.checkpoint.exists()
+    assert torch.load(start.checkpoint, weights_only=True)["done"] == 2
+    assert not start.is_made
+    monkeypatch.undo()
+    for method in METHODS[2:]:
+        assert weights(variant, method) == expected[method]
+
+
+def test_ftcl_that_needs_an_acm_net_does_not_wait_for_itself(
+    unmade: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither does a student that needs everything before it; with no patience it would fail."""
+    monkeypatch.setattr(stages, "making_lock", partial(making_lock, patience_s=0))
+    variant = unmade.variant("v", overrides={"generation.method": "ftcl", "ftcl.fsd_weight": 0.0})
+    variant.student()
+    assert variant._generation_product("ftcl").is_made
+    start = load_model(variant._generation_product("acm-net").folder / "weights.safetensors")
+    assert start.kind == "acm-net"
+
+
+def test_a_variant_waits_for_who_makes_something_in_its_run_directory(
+    unmade: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One lock for all variants: they make products of each other."""
+    monkeypatch.setattr(stages, "making_lock", partial(making_lock, patience_s=0))
+    nested = unmade.variant("a", seed=1).variant("b", overrides={"ftcl.fsd_weight": 0.0})
+    other = FileLock(unmade.run_dir / ".making.lock")
+    with other, pytest.raises(RunDirectoryBusyError, match="another process makes"):
+        nested.generation("acm-net")
+    assert not list(unmade.run_dir.rglob("made.json"))
+    nested.generation("acm-net")
+    assert not list((unmade.run_dir / "variants").rglob(".making.lock"))
