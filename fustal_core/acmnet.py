@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fustal_core.config import ACMNetSettings
-from fustal_core.generator import dropout
+from fustal_core.generator import check_channels, dropout
 
 INSTANCE, CONTEXT, BACKGROUND = range(3)
 """The branches, in the order of the attention's channels."""
@@ -105,9 +105,7 @@ class ACMNet(nn.Module):
         Raises:
             ValueError: features of another shape or channel number.
         """
-        expected = self.embedding.in_channels
-        if features.ndim != 3 or features.shape[2] != expected:
-            raise ValueError(f"expected features (B, T, {expected}), got {tuple(features.shape)}")
+        check_channels(features, self.embedding.in_channels)
         hidden = F.relu(self.embedding(features.transpose(1, 2)))  # (B, H, T)
         attention = self.attention(hidden).transpose(1, 2).softmax(2)  # (B, T, 3)
         embeddings = hidden.transpose(1, 2)  # (B, T, H)

@@ -15,6 +15,7 @@ from fustal_core.config import FeatureSettings
 from fustal_core.data import fingerprint_of
 from fustal_core.description import STREAMS
 from fustal_core.feature_files import SourceFiles
+from fustal_core.points import warn_of_shared_snippets
 from fustal_core.progress import Progress
 from fustal_core.reading import Read, look_at, stored_type
 from fustal_core.splits import SUBSETS
@@ -64,6 +65,11 @@ def check_folder(
     survey = survey_folder(folder, report, trust_pickle=trust_pickle)
     if survey is None:
         return Check(folder, report, pd.DataFrame(), pd.DataFrame(), "")
+    if len(survey.points):
+        files = survey.sources[0]
+        step_s = {video: files.source.stride_frames / fps for video, fps in files.fps.items()}
+        path = folder / survey.description.points
+        warn_of_shared_snippets(path, survey.points, step_s, report)
     rows: list[dict[str, Any]] = []
     for files in survey.sources:
         if files.arrays:

@@ -18,8 +18,14 @@ from fustal_core.figures import AVERAGE, save_figure
 from fustal_core.figures_generators import STEPS, plot_generators
 from fustal_core.files import remove_partial_files, write_text
 from fustal_core.locks import refuse_second_run, run_lock
-from fustal_core.naming import ACM_NET, BEST_ON_TEST, FTCL, GENERATORS, choices_on_test
-from fustal_core.quality import pseudo_label_quality
+from fustal_core.naming import (
+    ACM_NET,
+    BEST_ON_TEST,
+    FTCL,
+    GENERATORS,
+    choices_on_test,
+    supervision_name,
+)
 from fustal_core.reporting import AVERAGE_COLUMNS, MAP_COLUMNS
 from fustal_core.rundir import default_run_dir, resolve_data
 from fustal_core.selection import score_proposals, select
@@ -103,31 +109,28 @@ def generator_rows(
     # In test videos no class is known: those that are proposed stand for them.
     settings = study.settings.selection
     selected = select(score_proposals(generation.test, settings), settings)
-    found = [generation.test, selected]
+    found = [generation.detections, selected]
     for distill in (False, True) if students else ():
         found.append(study.student("selected", distill=distill).detections)
-    labels = {STEPS[0]: selection.scored, STEPS[1]: selection.selected}
+    labels = (selection.scored, selection.selected)
+    quality = {
+        step: study.measure_labels(own)[LABEL_COLUMNS].iloc[0].to_dict()
+        for step, own in zip(STEPS, labels, strict=False)
+    }
     chosen = [who for who in choices_on_test(study) if students or who == "generator"]
     note = f" ({' and '.join(chosen)} {BEST_ON_TEST})" if chosen else ""
     for step, detections in zip(STEPS, found, strict=False):
         yield {
             "generator": f"{GENERATORS[method]}{note}",
-            "supervision": "video",
+            "supervision": supervision_name(method),
             "step": step,
             "data": study.data_name,
             "origin": "measured",
             "seed": study.settings.seed,
             **study.measure(detections),
-            **(_label_quality(study, labels[step]) if step in labels else {}),
+            **quality.get(step, {}),
             "source": ", ".join(source),
         }
-
-
-def _label_quality(study: Study, labels: pd.DataFrame) -> dict[str, float]:
-    dataset = study.dataset
-    durations = dataset.videos["duration_s"].loc[dataset.video_names("train")]
-    quality = pseudo_label_quality(labels, dataset.truth("train"), durations)
-    return quality[LABEL_COLUMNS].iloc[0].to_dict()
 
 
 def summarise(rows: pd.DataFrame, measure: str = AVERAGE, scale: float = 1.0) -> pd.DataFrame:
@@ -172,8 +175,8 @@ def terms_over_seeds(study: Study, seeds: Sequence[int]) -> pd.DataFrame:
     for seed in seeds:
         for name, overrides in TERMS.items():
             method = "acm-net" if overrides is None else "ftcl"
-            found = term(study, seed, name).generation(method).test
-            chosen = BEST_ON_TEST if choices_on_test(study, method)[:1] == ["generator"] else "last"
+            found = term(study, seed, name).generation(method).detections
+            chosen = BEST_ON_TEST if "generator" in choices_on_test(study, method) else "last"
             row = {"variant": name, "seed": seed, "data": study.data_name, "weights": chosen}
             rows.append(row | study.measure(found))
     return pd.DataFrame(rows)

@@ -24,8 +24,10 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
-Method = Literal["cross-video", "cola", "acm-net", "ftcl"]
+Method = Literal["cross-video", "cola", "acm-net", "ftcl", "hr-pro-snippet", "hr-pro"]
 """The generators of the study."""
+PointSource = Literal["auto", "given", "gaussian", "uniform", "centre", "start"]
+"""Where point labels come from: the data, or a place in each true segment."""
 Constants = Literal["thumos14", "activitynet13", "salads50"]
 """Data sets that have constants of their own."""
 
@@ -52,6 +54,13 @@ def _read_thresholds(value: Any) -> Any:
         return _spread(*numbers) if is_range else numbers
     except (ValueError, TypeError, ArithmeticError):
         raise ValueError("expected numbers as in 0.15,0.2 or LOW:HIGH:STEP") from None
+
+
+def _read_names(value: Any) -> Any:
+    """``"a, b"``, as a command line has it, to names."""
+    if isinstance(value, str):
+        return [name.strip() for name in value.split(",") if name.strip()]
+    return value
 
 
 Thresholds = Annotated[tuple[Fraction, ...], Field(min_length=1), BeforeValidator(_read_thresholds)]
@@ -101,10 +110,8 @@ class TrainingSettings(_Settings):
 
 
 class GeneratorSettings(TrainingSettings):
-    """What all generators share: their size, their training, and how proposals are cut."""
+    """What all generators share: their training, and how proposals are cut."""
 
-    hidden_channels: Count = Field(2048, description="embedding channels H")
-    length: Annotated[int, Field(ge=20)] = Field(750, description="snippets fed to the model, T'")
     iterations: Count = Field(6000, description="optimiser steps")
     class_threshold: Fraction = Field(0.2, description="classes of a video: video score p >= this")
     nms_tiou: Fraction = Field(0.5, description="NMS per class keeps tIoU below this")
@@ -117,13 +124,21 @@ class GeneratorSettings(TrainingSettings):
     )
 
 
-class GenerationSettings(GeneratorSettings):
+class SampledGeneratorSettings(GeneratorSettings):
+    """What the generators share that see a fixed number of snippets of a video."""
+
+    hidden_channels: Count = Field(2048, description="embedding channels H")
+    length: Annotated[int, Field(ge=20)] = Field(750, description="snippets fed to the model, T'")
+
+
+class GenerationSettings(SampledGeneratorSettings):
     """FuSTAL stage 1: whose proposals go on, and the cross-video contrastive generator."""
 
     method: Method = Field(
         "cross-video",
         description="whose proposals go on: cross-video (FuSTAL's), cola (without the cross-video "
-        "term), acm-net, ftcl; the last two have settings of their own",
+        "term), acm-net, ftcl, hr-pro-snippet, hr-pro (with points); all but the first two have "
+        "settings of their own",
     )
     contrast_weight: NonNegative = Field(0.01, description="weight of L_IV + cross-video part")
     cross_video_weight: NonNegative = Field(
@@ -131,7 +146,7 @@ class GenerationSettings(GeneratorSettings):
     )
 
 
-class ACMNetSettings(GeneratorSettings):
+class ACMNetSettings(SampledGeneratorSettings):
     """ACM-Net: three-branch attention. FTCL has the same network and localises in the same way."""
 
     iterations: Count = Field(6500, description="optimiser steps (500 epochs of 13 on THUMOS'14)")
@@ -177,6 +192,81 @@ class FTCLSettings(TrainingSettings):
     )
     fsd_gamma: Positive = Field(0.1, description="smoothness of the FSD's maximum")
     evaluate_every: int = Field(0, ge=0, description="epochs between evaluations on test; 0: never")
+
+
+class HRProSettings(GeneratorSettings):
+    """HR-Pro, stage 1: snippets, from one labelled point per action; whole videos are fed."""
+
+    points: PointSource = Field(
+        "auto",
+        description="point labels: those given with the data, or drawn from the true segments of the "
+        "training videos; auto: given if there are any, else gaussian",
+    )
+    projected_channels: int = Field(
+        0,
+        ge=0,
+        description="features standardised, projected at random to so many channels, and rectified; "
+        "0: taken as they are",
+    )
+    iterations: Count = Field(1000, description="optimiser steps")
+    action_threshold: Fraction = Field(
+        0.1, description="a point spreads over snippets of a background score up to this"
+    )
+    background_threshold: Fraction = Field(
+        0.95, description="background seeds: background score of at least this"
+    )
+    attention_dropout: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.1,
+        description="of the attention's weights; at 0 torch's fast attention serves CPUs as well",
+    )
+    memory_momentum: Fraction = Field(
+        0.001, description="share of a video's own prototype in the memory's update"
+    )
+    video_weight: NonNegative = Field(0.0, description="weight of the video loss")
+    frame_weight: NonNegative = Field(0.5, description="weight of the loss at the points")
+    background_weight: NonNegative = Field(
+        1.0, description="weight of the loss at background seeds"
+    )
+    contrast_weight: NonNegative = Field(1.0, description="weight of the contrast with prototypes")
+    class_threshold: Fraction = Field(0.5, description="classes of a video: video score >= this")
+    cas_thresholds: Thresholds = Field(
+        _spread(0.0, 0.225, 0.025), description="cuts of a class's T-CAS: numbers, or LOW:HIGH:STEP"
+    )
+    action_thresholds: Thresholds = Field(
+        _spread(0.5, 0.7, 0.025), description="cuts of 1 - background score"
+    )
+    nms_sigma: Positive = Field(0.3, description="Gaussian soft-NMS per class of detections")
+    nms_tiou: Fraction = Field(
+        0.5, description="NMS per class of the proposals that selection is given"
+    )
+
+
+class HRProInstanceSettings(TrainingSettings):
+    """HR-Pro, stage 2: how complete a proposal is, and where it really ends."""
+
+    epochs: Count = Field(20, description="passes over the training videos")
+    batch_size: Count = Field(10, description="videos per step")
+    learning_rate: Positive = Field(5e-5, description="Adam's learning rate")
+    max_proposals: Count = Field(1000, description="proposals of a video in a training step")
+    extension: NonNegative = Field(
+        0.25, description="a proposal is pooled with so much of its length on both sides"
+    )
+    positive_tiou: Fraction = Field(
+        0.3, description="proposals with this tIoU with a reliable one are refined towards it"
+    )
+    evaluate_every: int = Field(0, ge=0, description="epochs between evaluations on test; 0: never")
+
+
+class EvaluationSettings(_Settings):
+    """What of the test videos is not measured."""
+
+    exclude: Annotated[tuple[str, ...], BeforeValidator(_read_names)] = Field(
+        (), description="test videos that are left out, separated by commas"
+    )
+    ambiguous: str = Field(
+        "",
+        description="file of ambiguous intervals (video, start, end in s); what touches one is out",
+    )
 
 
 class SelectionSettings(_Settings):
@@ -274,8 +364,11 @@ class Settings(_Settings):
     generation: GenerationSettings = GenerationSettings()
     acm_net: ACMNetSettings = ACMNetSettings()
     ftcl: FTCLSettings = FTCLSettings()
+    hr_pro: HRProSettings = HRProSettings()
+    hr_pro_instance: HRProInstanceSettings = HRProInstanceSettings()
     selection: SelectionSettings = SelectionSettings()
     student: StudentSettings = StudentSettings()
+    evaluation: EvaluationSettings = EvaluationSettings()
 
 
 def make_settings(
@@ -367,7 +460,8 @@ def parse_overrides(assignments: Iterable[str]) -> dict[str, str]:
 def setting_names() -> dict[str, str]:
     """Every setting that can be overridden, by dotted name, with its description."""
     names = {
-        "constants": "thumos14, activitynet13 or salads50: the data whose constants ACM-Net takes",
+        "constants": "thumos14, activitynet13 or salads50: the data whose constants ACM-Net and "
+        "HR-Pro take",
         "device": "auto, cpu or cuda",
         "trust_pickle": "load object arrays of a data folder, which can run code",
     }

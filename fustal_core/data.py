@@ -1,7 +1,8 @@
 """A data set for weakly-supervised temporal action localisation, and loading one from a folder.
 
-During training only :meth:`Dataset.video_labels` of the training videos may be seen; ``segments``
-and :meth:`Dataset.truth` are for measuring, and for the fully supervised ceiling.
+During training only :meth:`Dataset.video_labels` of the training videos may be seen, or, with point
+supervision, their points (:mod:`fustal_core.point_supervision`); ``segments`` and :meth:`Dataset.truth`
+are for measuring, and for the fully supervised ceiling.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from fustal_core.annotations import Annotations, DataError
-from fustal_core.matching import overlaps
+from fustal_core.left_out import touching
 from fustal_core.result_text import count_of
 from fustal_core.results import (
     keep_subset,
@@ -98,7 +98,7 @@ def _left_out(
     other_subset = known & ~videos.isin(truth.videos.index) & ~excluded
     left_out = {"excluded": excluded, "of another subset": other_subset}
     if intervals is not None:
-        left_out["on an ambiguous interval"] = _touching(detections, intervals) & ~excluded
+        left_out["on an ambiguous interval"] = touching(detections, intervals) & ~excluded
     return left_out
 
 
@@ -190,17 +190,3 @@ def _unknown_excluded(exclude: Sequence[str], known: set[str]) -> list[str]:
             [f"--exclude: {_some(unknown)}: found in neither file, expected a video's name"]
         )
     return [f"--exclude: {_some(unknown)} found in neither file"] if unknown else []
-
-
-def _touching(detections: pd.DataFrame, intervals: pd.DataFrame) -> np.ndarray:
-    """Which detections share time with an interval listed for their video; (N,) bool."""
-    videos = pd.Index(intervals["video"].unique())
-    pairs = overlaps(
-        detections[["t_start", "t_end"]].to_numpy(float),
-        videos.get_indexer(detections["video"]),
-        intervals[["t_start", "t_end"]].to_numpy(float),
-        videos.get_indexer(intervals["video"]),
-    )
-    touching = np.zeros(len(detections), dtype=bool)
-    touching[pairs.detection] = True
-    return touching

@@ -26,9 +26,16 @@ if TYPE_CHECKING:
 F1 = "f1@0.5"
 STEPS = ("raw proposals", "selected proposals", "student", "student + EMA")
 """What becomes of a generator's proposals, in order."""
-GENERATOR_MARKERS = {"CoLA": "s", "FuSTAL generator": "o", "ACM-Net": "^", "FTCL": "D"}
+GENERATOR_MARKERS = {
+    "CoLA": "s",
+    "FuSTAL generator": "o",
+    "ACM-Net": "^",
+    "FTCL": "D",
+    "HR-Pro (snippets)": "p",
+    "HR-Pro": "P",
+}
 PUBLISHED = "published, THUMOS'14 (real)"
-_OTHER_MARKERS = "vPX*"
+_OTHER_MARKERS = "vXh*"
 _DASHES = ("--", ":", "-.", (0, (6, 2, 1, 2, 1, 2)))  # of published values
 
 
@@ -55,9 +62,9 @@ def plot_terms(rows: pd.DataFrame, published: Mapping[str, float] | None = None)
     axes = figure.subplots()
     for place, variant in enumerate(variants):
         values = rows.loc[rows["variant"] == variant, AVERAGE].dropna().to_numpy(dtype=float)
-        _strip(axes, place, values, colour_of(str(variant)))
+        draw_strip(axes, place, values, colour_of(str(variant)))
     many = rows.dropna(subset=[AVERAGE])["variant"].duplicated().any()
-    _name_marks(axes, many)
+    name_strip_marks(axes, many)
     hollow = {"color": COLOURS["published"], "markerfacecolor": "white", "linestyle": "none"}
     label = PUBLISHED
     for name in [name for name in variants if name in published]:
@@ -75,7 +82,7 @@ def plot_terms(rows: pd.DataFrame, published: Mapping[str, float] | None = None)
     axes.margins(x=0.08)
     axes.set_xlabel(f"test mAP, {AVERAGE} (%)")
     axes.annotate(
-        "mean ± sd" if many else "mean", (1, 1), xytext=(8, 3), fontweight="bold", **_AT_THE_RIGHT
+        "mean ± sd" if many else "mean", (1, 1), xytext=(8, 3), fontweight="bold", **AT_THE_RIGHT
     )
     add_legend_below(figure, axes, columns=4)
     return figure
@@ -169,7 +176,7 @@ def separation(values: pd.DataFrame, measure: str) -> float:
     return float((difference > 0).mean() + 0.5 * (difference == 0).mean())
 
 
-_AT_THE_RIGHT = {
+AT_THE_RIGHT = {
     "xycoords": "axes fraction",
     "textcoords": "offset points",
     "fontsize": 9,
@@ -183,7 +190,7 @@ def _marker_of(generator: str) -> str | None:
     return GENERATOR_MARKERS.get(plain)
 
 
-def _strip(axes: Axes, place: int, values: np.ndarray, colour: str) -> None:
+def draw_strip(axes: Axes, place: int, values: np.ndarray, colour: str) -> None:
     """One variant: its seeds (percent) a little below the line, mean and deviation above."""
     text = "not measured"
     if len(values):
@@ -196,12 +203,12 @@ def _strip(axes: Axes, place: int, values: np.ndarray, colour: str) -> None:
         text += f" ± {deviation:.1f}"
         reach = [mean - deviation, mean + deviation]
         axes.plot(reach, [place - 0.08] * 2, "|-", color=colour, ms=8, mew=1.5)
-    look = {**_AT_THE_RIGHT, "xycoords": ("axes fraction", "data")}
+    look = {**AT_THE_RIGHT, "xycoords": ("axes fraction", "data")}
     axes.annotate(text, (1, place), xytext=(8, 0), va="center", **look)
 
 
-def _name_marks(axes: Axes, deviations: bool) -> None:
-    """Entries of the legend for what `_strip` draws, in no variant's colour."""
+def name_strip_marks(axes: Axes, deviations: bool) -> None:
+    """Entries of the legend for what `draw_strip` draws, in no variant's colour."""
     marks = {"a seed": ("o", 4.5), "mean": ("D", 6)}
     if deviations:
         marks["standard deviation"] = ("|-", 8)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from fustal_core.acmnet import ACMNet, acm_net_loss
+from fustal_core.acmnet import ACMNet, ACMNetLoss, ACMNetOutput, acm_net_loss
 from fustal_core.config import ACMNetSettings, FTCLSettings
 from fustal_core.data import Dataset
 from fustal_core.ftcl import (
@@ -20,7 +20,7 @@ from fustal_core.ftcl import (
     find_candidates,
     share_a_class,
 )
-from fustal_core.generator_training import Task, initial_weights
+from fustal_core.generator_training import Task, seeded, video_task
 from fustal_core.progress import say_note
 
 ACM_NET_PARTS = ("total", "classification", "guide", "norms", "sparsity")
@@ -38,25 +38,13 @@ def acm_net_task(
         seed: of the initial weights.
         device: "cpu" or "cuda".
     """
-    store, videos = dataset.generator_features, dataset.video_names("train")
-    labels = dataset.video_labels("train").to(device)
-    with initial_weights(seed):
-        model = ACMNet(store.dim, len(dataset.classes), settings)
-    model = model.to(device)
+    with seeded(seed):
+        model = ACMNet(dataset.generator_features.dim, len(dataset.classes), settings)
 
-    def losses(batch: list[int], rng: torch.Generator, device_rng: torch.Generator) -> Tensor:
-        features = store.sample_random([videos[i] for i in batch], settings.length, rng)
-        loss = acm_net_loss(model(features.to(device), device_rng), labels[batch], settings)
-        return torch.stack([getattr(loss, part) for part in ACM_NET_PARTS])
+    def loss(output: ACMNetOutput, labels: Tensor, _: torch.Generator) -> ACMNetLoss:
+        return acm_net_loss(output, labels, settings)
 
-    return Task(
-        model,
-        ACM_NET_PARTS,
-        settings.iterations,
-        epoch=lambda rng: torch.randperm(len(videos), generator=rng).tolist(),
-        losses=losses,
-        evaluate_every=settings.evaluate_every,
-    )
+    return video_task(model.to(device), ACM_NET_PARTS, settings, dataset, loss)
 
 
 def ftcl_task(
@@ -83,7 +71,7 @@ def ftcl_task(
     store, videos = dataset.generator_features, dataset.video_names("train")
     known = dataset.video_labels("train")
     labels = known.to(device)
-    with initial_weights(seed):
+    with seeded(seed):
         model = build_ftcl(store.dim, len(dataset.classes), network_settings, settings)
     model.network.load_state_dict(network.state_dict())
     model = model.to(device)

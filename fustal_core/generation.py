@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 import pandas as pd
@@ -10,26 +10,48 @@ import torch
 from torch import Tensor
 
 from fustal_core.acmnet import ACMNetOutput
-from fustal_core.config import GenerationSettings, GeneratorSettings
+from fustal_core.config import (
+    GenerationSettings,
+    GeneratorSettings,
+    HRProSettings,
+    SampledGeneratorSettings,
+)
 from fustal_core.data import Dataset
 from fustal_core.features import FeatureStore
 from fustal_core.generator import (
     CrossVideoGenerator,
+    GeneratorLoss,
     GeneratorOutput,
     generator_loss,
     snippet_mask,
 )
-from fustal_core.generator_training import Task, initial_weights
+from fustal_core.generator_training import Task, seeded, video_task
+from fustal_core.hrpro import SnippetOutput
+from fustal_core.hrpro_inference import localization_of_points, point_proposals
 from fustal_core.progress import Progress
-from fustal_core.proposals import FUSTAL, Localization, generate_proposals
+from fustal_core.proposals import (
+    FUSTAL,
+    Localization,
+    generate_proposals,
+    suppress_softly,
+    thin,
+)
 
 PARTS = ("total", "classification", "in_video", "cross_video")
+Purpose = Literal["detections", "labels", "all"]
+"""What proposals are for. ``detections``: what a method is measured by, after its own NMS. ``labels``:
+what selection is given, thinned by NMS at ``nms_tiou`` whatever the method does itself, because the IoU
+score counts overlaps that are left. ``all``: before any NMS. The first two differ for HR-Pro alone,
+whose own NMS is soft; only HR-Pro has a use for the last."""
+
+
+Output = GeneratorOutput | ACMNetOutput | SnippetOutput
 
 
 class Generator(Protocol):
     """Any model that localises: its output has ``cas``, ``actionness`` and ``video_scores``."""
 
-    def __call__(self, features: Tensor) -> GeneratorOutput | ACMNetOutput:
+    def __call__(self, features: Tensor) -> Output:
         """Features (B, T, D)."""
 
 
@@ -44,39 +66,30 @@ def generator_task(
         seed: of the initial weights.
         device: "cpu" or "cuda".
     """
-    store, videos = dataset.generator_features, dataset.video_names("train")
-    labels = dataset.video_labels("train").to(device)
-    with initial_weights(seed):
-        model = CrossVideoGenerator(store.dim, len(dataset.classes), settings.hidden_channels)
-    model = model.to(device)
+    with seeded(seed):
+        model = CrossVideoGenerator(
+            dataset.generator_features.dim, len(dataset.classes), settings.hidden_channels
+        )
     is_fustal = settings.method == "cross-video"
 
-    def losses(batch: list[int], rng: torch.Generator, device_rng: torch.Generator) -> Tensor:
-        features = store.sample_random([videos[i] for i in batch], settings.length, rng)
-        output = model(features.to(device), device_rng)
-        loss = generator_loss(
+    def loss(output: GeneratorOutput, labels: Tensor, rng: torch.Generator) -> GeneratorLoss:
+        return generator_loss(
             output,
-            labels[batch],
-            snippet_mask(output.actionness, device_rng),
+            labels,
+            snippet_mask(output.actionness, rng),
             contrast_weight=settings.contrast_weight,
             cross_video_weight=settings.cross_video_weight * is_fustal,
         )
-        return torch.stack([getattr(loss, part) for part in PARTS])
 
-    return Task(
-        model,
-        PARTS,
-        settings.iterations,
-        epoch=lambda rng: torch.randperm(len(videos), generator=rng).tolist(),
-        losses=losses,
-        evaluate_every=settings.evaluate_every,
-    )
+    return video_task(model.to(device), PARTS, settings, dataset, loss)
 
 
 def localization_of(settings: GeneratorSettings) -> Localization:
-    """How a method cuts proposals: FuSTAL's and CoLA's way, or that of ACM-Net and FTCL."""
+    """How a method cuts proposals: FuSTAL's and CoLA's way, that of ACM-Net and FTCL, or HR-Pro's."""
     if isinstance(settings, GenerationSettings):
         return FUSTAL
+    if isinstance(settings, HRProSettings):
+        return localization_of_points(settings)
     return Localization(
         cas_thresholds=settings.cas_thresholds,
         actionness_thresholds=settings.attention_thresholds,
@@ -89,16 +102,12 @@ def localization_of(settings: GeneratorSettings) -> Localization:
 
 
 @torch.inference_mode()
-def run_generator(
-    model: Generator, dataset: Dataset, video: str, length: int
-) -> GeneratorOutput | ACMNetOutput:
+def run_generator(model: Generator, dataset: Dataset, video: str, length: int) -> Output:
     """The generator's output for one video, uniformly sampled to at most ``length`` snippets (B = 1)."""
     return _run(model, dataset.generator_features, video, length)
 
 
-def _run(
-    model: Generator, store: FeatureStore, video: str, length: int
-) -> GeneratorOutput | ACMNetOutput:
+def _run(model: Generator, store: FeatureStore, video: str, length: int) -> Output:
     device = next(model.parameters()).device
     return model.eval()(store.sample_uniform(video, length)[None].to(device))
 
@@ -109,6 +118,8 @@ def propose(
     subset: str,
     settings: GeneratorSettings,
     progress: Progress | None = None,
+    *,
+    purpose: Purpose = "detections",
 ) -> pd.DataFrame:
     """Proposals of all videos of a subset (FuSTAL, stage 1, "Proposals").
 
@@ -125,22 +136,22 @@ def propose(
     known = dataset.video_labels("train").numpy() if use_labels else None
     for done, video in enumerate(videos, start=1):
         shown = np.flatnonzero(known[done - 1]) if known is not None else None
-        frames.append(propose_video(model, store, video, dataset.classes, settings, shown))
+        frames.append(_propose(model, store, video, dataset.classes, settings, shown))
         if progress:
             progress(done, len(videos), video)
-    return pd.concat(frames, ignore_index=True)
+    return _suppress(pd.concat(frames, ignore_index=True), settings, purpose)
 
 
-@torch.inference_mode()
 def propose_video(
     model: Generator,
     store: FeatureStore,
     video: str,
     classes: tuple[str, ...],
     settings: GeneratorSettings,
-    shown: np.ndarray | None = None,
+    *,
+    purpose: Purpose = "detections",
 ) -> pd.DataFrame:
-    """Proposals of one video of a store, in the columns of :func:`propose`.
+    """Proposals of one video of a store, of the classes that the model predicts.
 
     Args:
         model: put into eval mode.
@@ -148,21 +159,56 @@ def propose_video(
         video: its name.
         classes: names, in the order of the model's outputs.
         settings: of the stage.
-        shown: indices of the classes to propose; None: those that the model predicts.
+        purpose: after which NMS.
+
+    Returns:
+        The columns of :func:`propose`.
     """
-    output = _run(model, store, video, settings.length)
-    frame = generate_proposals(
-        output.cas[0],
-        output.actionness[0],
-        output.video_scores[0],
-        store.num_snippets(video),
-        store.seconds_per_snippet(video),
-        how=localization_of(settings),
-        nms_tiou=settings.nms_tiou,
-        class_threshold=settings.class_threshold,
-        legacy_plus_one=settings.legacy_plus_one,
-        classes=shown,
-    )
+    return _suppress(_propose(model, store, video, classes, settings, None), settings, purpose)
+
+
+@torch.inference_mode()
+def _propose(
+    model: Generator,
+    store: FeatureStore,
+    video: str,
+    classes: tuple[str, ...],
+    settings: GeneratorSettings,
+    shown: np.ndarray | None,
+) -> pd.DataFrame:
+    """Proposals of one video, before HR-Pro's NMS and after that of the others.
+
+    shown: indices of the classes to propose; None: those that the model predicts.
+    """
+    if isinstance(settings, SampledGeneratorSettings):
+        output = _run(model, store, video, settings.length)
+        frame = generate_proposals(
+            output.cas[0],
+            output.actionness[0],
+            output.video_scores[0],
+            store.num_snippets(video),
+            store.seconds_per_snippet(video),
+            how=localization_of(settings),
+            nms_tiou=settings.nms_tiou,
+            class_threshold=settings.class_threshold,
+            legacy_plus_one=settings.legacy_plus_one,
+            classes=shown,
+        )
+    else:
+        features = store[video].to(next(model.parameters()).device)
+        step_s = store.seconds_per_snippet(video)
+        frame = point_proposals(model.eval(), features, step_s, settings, shown)
     frame["label"] = np.array(classes, dtype=object)[frame["label"].to_numpy()]
     frame.insert(0, "video", video)
     return frame
+
+
+def _suppress(
+    proposals: pd.DataFrame, settings: GeneratorSettings, purpose: Purpose
+) -> pd.DataFrame:
+    if isinstance(settings, SampledGeneratorSettings) or purpose == "all":
+        return proposals
+    plus_one = settings.legacy_plus_one
+    if purpose == "labels":
+        return thin(proposals, settings.nms_tiou, legacy_plus_one=plus_one)
+    return suppress_softly(proposals, settings.nms_sigma, legacy_plus_one=plus_one)

@@ -89,9 +89,7 @@ class CrossVideoGenerator(nn.Module):
         Raises:
             ValueError: features of another shape or channel number.
         """
-        expected = self.embedding.in_channels
-        if features.ndim != 3 or features.shape[2] != expected:
-            raise ValueError(f"expected features (B, T, {expected}), got {tuple(features.shape)}")
+        check_channels(features, self.embedding.in_channels)
         hidden = F.relu(self.embedding(features.transpose(1, 2)))  # (B, H, T)
         kept = dropout(hidden, 0.7, rng) if self.training else hidden
         cas = F.relu(self.classifier(kept)).transpose(1, 2)  # (B, T, C)
@@ -101,6 +99,12 @@ class CrossVideoGenerator(nn.Module):
             actionness=cas.sum(2),
             video_scores=video_scores(cas),
         )
+
+
+def check_channels(features: Tensor, expected: int) -> None:
+    """Raise ValueError unless the features are (B, T, D) with D as expected."""
+    if features.ndim != 3 or features.shape[2] != expected:
+        raise ValueError(f"expected features (B, T, {expected}), got {tuple(features.shape)}")
 
 
 def dropout(x: Tensor, p: float, rng: torch.Generator | None) -> Tensor:

@@ -18,7 +18,8 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from fustal_core.config import TrainingSettings
+from fustal_core.config import SampledGeneratorSettings, TrainingSettings
+from fustal_core.data import Dataset
 from fustal_core.files import load_checkpoint, save_checkpoint
 from fustal_core.progress import Progress
 
@@ -38,6 +39,8 @@ class Task(Generic[Model]):
         losses: of a batch of items, (len(parts),) with gradients; draws snippets from the first
             generator (CPU) and dropout from the second (the model's device).
         evaluate_every: iterations between evaluations; 0: none.
+        one_by_one: each item of a batch has a backward pass of its own, and their gradients are added:
+            for whole videos, whose graphs would not fit into memory side by side.
         look: what to keep of the model before the first and after every ``look_every`` iterations, for
             pictures; None: nothing.
     """
@@ -48,6 +51,7 @@ class Task(Generic[Model]):
     epoch: Callable[[torch.Generator], list]
     losses: Callable[[list, torch.Generator, torch.Generator], Tensor]
     evaluate_every: int = 0
+    one_by_one: bool = False
     look: Callable[[], dict[str, Tensor]] | None = None
     look_every: int = 1
 
@@ -115,11 +119,14 @@ class _State:
     def step(self, batch_size: int) -> None:
         """One optimiser step."""
         self.task.model.train()
-        losses = self.task.losses(self.next_batch(batch_size), self.rng, self.device_rng)
+        batch = self.next_batch(batch_size)
+        parts = [[item] for item in batch] if self.task.one_by_one else [batch]
         self.optimiser.zero_grad(set_to_none=True)
-        losses[0].backward()
+        for part in parts:
+            losses = self.task.losses(part, self.rng, self.device_rng)
+            losses[0].backward()
+            self.history[self.done] += losses.detach() / len(parts)
         self.optimiser.step()
-        self.history[self.done] = losses.detach()
         self.done += 1
 
     def evaluate(self, evaluate: Evaluate, *, keep_best: bool) -> None:
@@ -139,10 +146,50 @@ class _State:
             self.looks.append({"iterations": torch.tensor(self.done), **seen})
 
 
+def video_task(
+    model: Model,
+    parts: tuple[str, ...],
+    settings: SampledGeneratorSettings,
+    dataset: Dataset,
+    loss: Callable[[Any, Tensor, torch.Generator], Any],
+) -> Task[Model]:
+    """The task of training a model on single videos and their class labels.
+
+    Args:
+        model: on its device.
+        parts: of the loss, "total" first.
+        settings: of the method.
+        dataset: whose ``video_labels("train")`` are all the supervision there is.
+        loss: of an output for B videos and their labels (B, C), with an attribute for each part; may
+            draw from the generator of the model's device.
+    """
+    store, videos = dataset.generator_features, dataset.video_names("train")
+    device = next(model.parameters()).device
+    labels = dataset.video_labels("train").to(device)
+
+    def losses(batch: list[int], rng: torch.Generator, device_rng: torch.Generator) -> Tensor:
+        features = store.sample_random([videos[i] for i in batch], settings.length, rng)
+        found = loss(model(features.to(device), device_rng), labels[batch], device_rng)
+        return torch.stack([getattr(found, part) for part in parts])
+
+    return Task(
+        model,
+        parts,
+        settings.iterations,
+        epoch=lambda rng: torch.randperm(len(videos), generator=rng).tolist(),
+        losses=losses,
+        evaluate_every=settings.evaluate_every,
+    )
+
+
 @contextmanager
-def initial_weights(seed: int) -> Iterator[None]:
-    """Modules built within get weights of this seed; torch's own generator is left as it was."""
-    with torch.random.fork_rng(devices=[]):
+def seeded(seed: int, device: torch.device | str = "cpu") -> Iterator[None]:
+    """What draws from torch's own generators within draws from this seed; they are left as they were.
+
+    For initial weights, and for modules of torch's own that take no generator, as its dropout.
+    """
+    devices = [device] if torch.device(device).type == "cuda" else []
+    with torch.random.fork_rng(devices):
         torch.manual_seed(seed)
         yield
 

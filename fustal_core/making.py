@@ -16,14 +16,18 @@ from fustal_core.config import (
     ACMNetSettings,
     FTCLSettings,
     GeneratorSettings,
+    HRProInstanceSettings,
+    HRProSettings,
     Method,
     StudentSettings,
     TrainingSettings,
 )
 from fustal_core.files import write_bytes, write_parquet
 from fustal_core.ftcl_training import acm_net_task, ftcl_task
-from fustal_core.generation import generator_task, propose
+from fustal_core.generation import Purpose, generator_task, propose
 from fustal_core.generator_training import Task, train
+from fustal_core.hrpro import HRPro
+from fustal_core.hrpro_training import instance_task, snippet_task
 from fustal_core.progress import Progress, show_progress
 from fustal_core.results import write_detections
 from fustal_core.rundir import Product
@@ -36,14 +40,16 @@ if TYPE_CHECKING:
     from fustal_core.stages import Study
 
 
-def make_generation(study: Study, method: Method, product: Product, start: ACMNet | None) -> None:
+def make_generation(
+    study: Study, method: Method, product: Product, start: ACMNet | HRPro | None
+) -> None:
     """Train a generator, propose for all videos, and write both.
 
     Args:
         study: its settings and data.
         method: of the generator.
         product: where to.
-        start: the trained ACM-Net that FTCL starts from; None for the others.
+        start: the trained ACM-Net that FTCL starts from, or the stage 1 of HR-Pro; None for the others.
     """
     settings = study.generator_settings(method)
 
@@ -62,25 +68,38 @@ def make_generation(study: Study, method: Method, product: Product, start: ACMNe
             key=product.key,
             progress=progress,
         )
-    ftcl = training if isinstance(training, FTCLSettings) else None
-    _save_weights(study, product, trained.model, settings, ftcl)
+    _save_weights(study, product, trained.model, settings, training)
     write_parquet(product.folder / "losses.parquet", trained.losses)
     write_parquet(product.folder / "evaluations.parquet", trained.evaluations)
     write_bytes(product.folder / "looks.safetensors", save(trained.looks))
-    for subset in ("train", "test"):
-        with show_progress(f"proposals of {subset} videos ({method})") as progress:
-            proposals = propose(trained.model, study.dataset, subset, settings, progress)
-        _save_segments(study, product, f"proposals_{subset}", proposals, subset)
+    files: dict[str, tuple[str, Purpose]] = {
+        "proposals_train": ("train", "labels"),
+        "proposals_test": ("test", "labels"),
+        "detections": ("test", "detections"),
+    }
+    for name, (subset, purpose) in files.items():
+        with show_progress(f"{name} ({method})") as progress:
+            found = propose(
+                trained.model, study.dataset, subset, settings, progress, purpose=purpose
+            )
+        _save_segments(study, product, name, found, subset)
 
 
 def _generation_task(
-    study: Study, method: Method, start: ACMNet | None
+    study: Study, method: Method, start: ACMNet | HRPro | None
 ) -> tuple[Task, TrainingSettings]:
     """What is trained, and the settings of the training."""
     settings, place = study.generator_settings(method), (study.settings.seed, study.device)
-    if start is not None:
+    if method == "ftcl":
         ftcl = study.settings.ftcl
         return ftcl_task(ftcl, study.settings.acm_net, start, study.dataset, *place), ftcl
+    if isinstance(settings, HRProSettings):
+        if method == "hr-pro-snippet":
+            return snippet_task(settings, study.points, *place), settings
+        with show_progress("proposals of train videos for stage 2 (hr-pro)") as progress:
+            found = propose(start, study.dataset, "train", settings, progress, purpose="all")
+        own = study.settings.hr_pro_instance
+        return instance_task(own, settings, start, found, study.points, *place), own
     make = acm_net_task if isinstance(settings, ACMNetSettings) else generator_task
     return make(settings, study.dataset, *place), settings
 
@@ -151,10 +170,11 @@ def _save_weights(
     product: Product,
     model: GeneratorModel | TriDet,
     settings: GeneratorSettings | StudentSettings,
-    ftcl: FTCLSettings | None = None,
+    training: TrainingSettings | None = None,
 ) -> None:
     path = product.folder / "weights.safetensors"
-    save_model(path, model, settings, study.dataset, study.settings.seed, ftcl)
+    later = training if isinstance(training, FTCLSettings | HRProInstanceSettings) else None
+    save_model(path, model, settings, study.dataset, study.settings.seed, later)
 
 
 def _save_segments(

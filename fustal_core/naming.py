@@ -11,16 +11,24 @@ if TYPE_CHECKING:
     from fustal_core.stages import Study
 
 COLA, CROSS_VIDEO, ACM_NET, FTCL = "CoLA", "FuSTAL generator", "ACM-Net", "FTCL"
+HR_PRO_SNIPPET, HR_PRO = "HR-Pro (snippets)", "HR-Pro"
 GENERATORS: dict[Method, str] = {
     "cola": COLA,
     "cross-video": CROSS_VIDEO,
     "acm-net": ACM_NET,
     "ftcl": FTCL,
+    "hr-pro-snippet": HR_PRO_SNIPPET,
+    "hr-pro": HR_PRO,
 }
 FLOOR, STUDENT = "student on all proposals", "student on selected proposals"
 FUSTAL = "FuSTAL (student + EMA distillation)"
 CEILING = "student on true segments (ceiling)"
 BEST_ON_TEST = "best-on-test"
+
+
+def supervision_name(method: Method) -> str:
+    """What a generator's training is told: the classes of a "video", or a "point" of each action."""
+    return "point" if method in ("hr-pro-snippet", "hr-pro") else "video"
 
 
 def own_generator(study: Study) -> str:
@@ -76,7 +84,10 @@ def _generator_chosen_on_test(study: Study, method: Method) -> bool:
     settings = study.settings
     trained: dict[Method, list[TrainingSettings]] = {
         "acm-net": [settings.acm_net],
-        "ftcl": [settings.acm_net, settings.ftcl],  # it starts from the weights of the other
+        # These start from the weights of another.
+        "ftcl": [settings.acm_net, settings.ftcl],
+        "hr-pro-snippet": [settings.hr_pro],
+        "hr-pro": [settings.hr_pro, settings.hr_pro_instance],
     }
     return any(map(_chosen_on_test, trained.get(method, [settings.generation])))
 

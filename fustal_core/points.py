@@ -58,10 +58,11 @@ def read_points(
             "and time_s (seconds) or point (frames)",
         )
         return points_frame()
-    known = table["video_id"].isin(videos.index)
     for video in table.loc[~table["video_id"].isin(annotated), "video_id"].unique():
         report.problem("points", f"{path}: video {video}: not annotated, expected a known video")
-    table = table[known]
+    trained = videos.index[videos["subset"] == "train"]
+    unused = int((table["video_id"].isin(annotated) & ~table["video_id"].isin(trained)).sum())
+    table = table[table["video_id"].isin(videos.index)]
     seconds = pd.to_numeric(table[time], errors="coerce").to_numpy(float)
     for video, text in table.loc[~np.isfinite(seconds), ["video_id", time]].to_numpy():
         report.problem("points", f"{path}: video {video}: point {text!r}, expected a number")
@@ -70,13 +71,56 @@ def read_points(
     points = pd.DataFrame({"video": table["video_id"], "label": table["class"], "t": seconds})
     points = points[np.isfinite(seconds)]
     sound = _check(path, points, annotations, classes, report)
-    train = videos["subset"].loc[points["video"]].to_numpy() == "train"
-    points = points[sound & train].reset_index(drop=True)
-    without = videos.index[(videos["subset"] == "train") & ~videos.index.isin(points["video"])]
-    if len(without):
-        some = ", ".join(without[:3])
-        report.warnings.append(f"{path}: {len(without)} training videos have no point: {some} ...")
+    points = points[sound & points["video"].isin(trained).to_numpy()]
+    taught = trained[trained.isin(annotations.segments["video"])]
+    _warn(path, points, taught[~taught.isin(points["video"])], unused, report)
     return points_frame(list(points.itertuples(index=False, name=None)))
+
+
+def _warn(path: Path, points: pd.DataFrame, without: pd.Index, unused: int, report: Report) -> None:
+    """Say what is odd about sound points: training videos ``without`` one, points of no use."""
+    if len(without):
+        some = ", ".join(without[:3]) + (", ..." if len(without) > 3 else "")
+        report.warnings.append(f"{path}: {len(without)} training videos have no point: {some}")
+    if unused:
+        report.warnings.append(
+            f"{path}: {unused} points of videos that are not trained on: not used"
+        )
+    twice = int(points.duplicated().sum())
+    if twice:
+        report.warnings.append(f"{path}: {twice} points are given twice")
+
+
+def snippets_of(t_s: np.ndarray, seconds_per_snippet: np.ndarray) -> np.ndarray:
+    """Index of the snippet in whose step each time lies, ``floor(t / seconds_per_snippet)``.
+
+    Seconds, both (P,). Returns (P,) float, NaN where one of them is.
+    """
+    # Rounded, because a frame's time in seconds is not quite a whole number of frames.
+    return np.floor(np.round(t_s / seconds_per_snippet, 6))
+
+
+def warn_of_shared_snippets(
+    path: Path, points: pd.DataFrame, seconds_per_snippet: dict[str, float], report: Report
+) -> None:
+    """Say where points of several classes lie on one snippet, which is then taught all of them.
+
+    Args:
+        path: of the points, for the report.
+        points: columns ``video``, ``label``, ``t`` (s).
+        seconds_per_snippet: of each of their videos; NaN where it is not known.
+        report: receives the warning.
+    """
+    seconds = points["video"].map(seconds_per_snippet).to_numpy(float)
+    snippets = points[["video", "label"]].assign(snippet=snippets_of(points["t"], seconds))
+    kinds = snippets.dropna().groupby(["video", "snippet"], sort=False)["label"].unique()
+    shared = kinds[kinds.map(len) > 1]
+    if len(shared):
+        (video, snippet), labels = shared.index[0], shared.iloc[0]
+        example = f"video {video}, snippet {snippet:.0f}: {', '.join(labels)}"
+        report.warnings.append(
+            f"{path}: {len(shared)} snippets hold points of several classes, for example {example}"
+        )
 
 
 def _source_fps(path: Path, names: pd.Series, videos: pd.DataFrame, report: Report) -> np.ndarray:
@@ -105,9 +149,13 @@ def _check(
     for video, label, t in points[~known].itertuples(index=False, name=None):
         expected = f"expected one of {', '.join(sorted(classes))}"
         report.problem("points", f"{path}: video {video}: class {label!r} at {t:g} s, {expected}")
+    unlabelled = ~points["video"].isin(annotations.segments["video"])
+    for video, count in points["video"][unlabelled].value_counts(sort=False).items():
+        found = f"found points ({count}) in a video without a segment, expected its segments"
+        report.problem("points", f"{path}: video {video}: {found}")
     shown = pd.MultiIndex.from_frame(annotations.segments[["video", "label"]])
     own = pd.MultiIndex.from_frame(points[["video", "label"]]).isin(shown)
-    for video, label, t in points[known & ~own].itertuples(index=False, name=None):
+    for video, label, t in points[known & ~own & ~unlabelled].itertuples(index=False, name=None):
         expected = "expected a class that its video is annotated with"
         report.problem("points", f"{path}: video {video}: class {label!r} at {t:g} s, {expected}")
     return (inside & known & own).to_numpy()

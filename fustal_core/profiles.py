@@ -23,29 +23,41 @@ _QUICK_STUDENT = {
     "evaluate_every": 4,
 }
 
+_QUICK_GENERATOR = {
+    "hidden_channels": 256,
+    "length": 400,
+    "iterations": 300,
+    "learning_rate": 1e-3,
+    "train_classes": "video labels",
+}
+_SMOKE_GENERATOR = {
+    "hidden_channels": 32,
+    "length": 64,
+    "iterations": 20,
+    "batch_size": 8,
+    "learning_rate": 1e-3,
+    "train_classes": "video labels",
+    "checkpoint_every": 10,
+}
+
 PROFILE_VALUES: dict[str, dict[str, dict[str, Any]]] = {
     "paper": {"student": {"evaluate_every": 10}},
     "quick": {
-        "generation": {
-            "hidden_channels": 256,
-            "length": 400,
-            "iterations": 300,
-            "learning_rate": 1e-3,
-            "train_classes": "video labels",
-        },
-        "acm_net": {
-            "hidden_channels": 256,
-            "length": 400,
-            "iterations": 600,
-            "learning_rate": 1e-3,
-            "train_classes": "video labels",
-        },
+        "generation": _QUICK_GENERATOR,
+        "acm_net": {**_QUICK_GENERATOR, "iterations": 600},
         "ftcl": {
             "epochs": 10,
             "pairs_per_epoch": 200,
             "fsd_channels": 128,
             "learning_rate": 1e-3,
         },
+        "hr_pro": {
+            "iterations": 300,
+            "attention_dropout": 0.0,
+            "learning_rate": 5e-4,
+            "train_classes": "video labels",
+        },
+        "hr_pro_instance": {"epochs": 10, "learning_rate": 3e-4},
         "student": _QUICK_STUDENT,
     },
     "smoke": {
@@ -56,30 +68,27 @@ PROFILE_VALUES: dict[str, dict[str, dict[str, Any]]] = {
             "feature_dim": 16,
             "max_video_s": 60.0,
         },
-        "generation": {
-            "hidden_channels": 32,
-            "length": 64,
-            "iterations": 20,
-            "batch_size": 8,
-            "learning_rate": 1e-3,
-            "train_classes": "video labels",
-            "checkpoint_every": 10,
-        },
-        "acm_net": {
-            "hidden_channels": 32,
-            "length": 64,
-            "iterations": 20,
-            "batch_size": 8,
-            "learning_rate": 1e-3,
-            "train_classes": "video labels",
-            "checkpoint_every": 10,
-        },
+        "generation": _SMOKE_GENERATOR,
+        "acm_net": _SMOKE_GENERATOR,
         "ftcl": {
             "epochs": 2,
             "batch_size": 8,
             "fsd_channels": 16,
             "learning_rate": 1e-3,
             "checkpoint_every": 4,
+        },
+        "hr_pro": {
+            "iterations": 10,
+            "batch_size": 4,
+            "learning_rate": 1e-3,
+            "train_classes": "video labels",
+            "checkpoint_every": 4,
+        },
+        "hr_pro_instance": {
+            "epochs": 2,
+            "batch_size": 4,
+            "learning_rate": 1e-3,
+            "checkpoint_every": 2,
         },
         "student": {
             **_QUICK_STUDENT,
@@ -119,5 +128,7 @@ CONSTANT_VALUES: dict[str, dict[str, dict[str, Any]]] = {
     },
     "salads50": {
         "acm_net": {"class_threshold": 0.092, "cas_thresholds": (0.055, 0.074)},
+        "hr_pro": {"projected_channels": 256, "iterations": 400, "learning_rate": 5e-4},
+        "hr_pro_instance": {"epochs": 9, "learning_rate": 3e-4},
     },
 }

@@ -29,6 +29,7 @@ class Localization:
         class_score_weight: share of the class's video score in a candidate's.
         min_max: scale both curves to [0, 1] over the video; else they are in [0, 1] already.
         at_class_threshold: a video score equal to the threshold proposes its class.
+        shortest: positions of the shortest candidate.
     """
 
     cas_thresholds: Sequence[float] = tuple(np.arange(0.0, 0.25, 0.025))
@@ -38,6 +39,7 @@ class Localization:
     class_score_weight: float = 0.2
     min_max: bool = True
     at_class_threshold: bool = True
+    shortest: int = 2
 
 
 FUSTAL = Localization()
@@ -93,10 +95,7 @@ def generate_proposals(
     """
     cas, actionness, video_scores = _arrays(cas, actionness, video_scores)
     if classes is None:
-        shown = video_scores > class_threshold
-        if how.at_class_threshold:
-            shown |= video_scores == class_threshold
-        classes = np.flatnonzero(shown) if shown.any() else np.array([video_scores.argmax()])
+        classes = proposed_classes(video_scores, class_threshold, how)
     scaled = normalise if how.min_max else np.asarray
     found = find_candidates(
         upsample(scaled(cas[:, classes]), how.upsampling),
@@ -118,6 +117,16 @@ def generate_proposals(
             "t_end": segments[kept, 1],
         }
     )
+
+
+def proposed_classes(
+    video_scores: np.ndarray, class_threshold: float, how: Localization = FUSTAL
+) -> np.ndarray:
+    """Indices of the classes that scores (C,) propose: those that pass, the arg-max if none does."""
+    shown = video_scores > class_threshold
+    if how.at_class_threshold:
+        shown |= video_scores == class_threshold
+    return np.flatnonzero(shown) if shown.any() else np.array([video_scores.argmax()])
 
 
 def _arrays(*inputs: Tensor | np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -159,9 +168,9 @@ def upsample(curves: np.ndarray, factor: int = FUSTAL.upsampling) -> np.ndarray:
 def find_candidates(
     cas: np.ndarray, actionness: np.ndarray, scores: np.ndarray, how: Localization = FUSTAL
 ) -> Candidates:
-    """Every run of at least 2 positions at or above any threshold, with its outer-inner score.
+    """Every run at or above any threshold, with its outer-inner score.
 
-    A position with a value of 0 is in no run.
+    Runs have at least ``how.shortest`` positions. A position with a value of 0 is in no run.
 
     Args:
         cas: (N, K) normalised upsampled T-CAS of the K proposed classes.
@@ -179,8 +188,9 @@ def find_candidates(
     maps = curves * (curves >= np.append(how.cas_thresholds, -np.inf)[:, None])  # (K, 11, N)
     active = actionness >= np.array(how.actionness_thresholds)[:, None]  # (33, N)
     active &= actionness > 0
-    cas_row, cas_first, cas_last = find_runs((maps[:, :-1] > 0).reshape(-1, num_positions))
-    act_row, act_first, act_last = find_runs(active)
+    cut_maps = (maps[:, :-1] > 0).reshape(-1, num_positions)
+    cas_row, cas_first, cas_last = find_runs(cut_maps, how.shortest)
+    act_row, act_first, act_last = find_runs(active, how.shortest)
     # Runs of the actionness serve every class.
     label = np.concatenate([cas_row // num_cuts, np.repeat(np.arange(num_classes), len(act_row))])
     cut = np.concatenate([cas_row % num_cuts, np.full(num_classes * len(act_row), num_cuts)])
@@ -260,6 +270,63 @@ def nms(
         stays[0] = False
         order, start, end, length = order[stays], start[stays], end[stays], length[stays]
     return np.array(kept, dtype=int)
+
+
+def thin(proposals: pd.DataFrame, tiou: float, *, legacy_plus_one: bool = False) -> pd.DataFrame:
+    """Greedy NMS within each video and class; rows kept by video and class, and by falling score.
+
+    Args:
+        proposals: columns ``video``, ``label``, ``t_start``, ``t_end`` (s), ``score``.
+        tiou: a proposal goes when its tIoU with a better kept one reaches this.
+        legacy_plus_one: lengths as end - start + 1.
+    """
+    group = proposals.groupby(["video", "label"], sort=False).ngroup().to_numpy()
+    segments = proposals[["t_start", "t_end"]].to_numpy()
+    scores = proposals["score"].to_numpy()
+    kept = _nms_per_class(group, segments, scores, tiou, legacy_plus_one)
+    return proposals.iloc[kept].reset_index(drop=True)
+
+
+def suppress_softly(
+    proposals: pd.DataFrame, sigma: float, *, legacy_plus_one: bool = False
+) -> pd.DataFrame:
+    """Gaussian soft-NMS within each video and class, all of them at once; no proposal is dropped.
+
+    Args:
+        proposals: columns ``video``, ``label``, ``t_start``, ``t_end`` (s), ``score``.
+        sigma: width of the Gaussian.
+        legacy_plus_one: lengths as end - start + 1.
+
+    Returns:
+        The same columns with decayed scores, by video and class, and by falling score.
+    """
+    if proposals.empty:
+        return proposals
+    by_group = proposals.groupby(["video", "label"], sort=False)
+    keys = by_group[["video", "label"]].head(1).reset_index(drop=True)
+    group, place = by_group.ngroup().to_numpy(), by_group.cumcount().to_numpy()
+    table = np.zeros((len(keys), place.max() + 1, 3))
+    table[..., 2] = -np.inf
+    table[group, place] = proposals[["t_start", "t_end", "score"]].to_numpy()
+    table = torch.as_tensor(table)
+    segments, scores = batched_soft_nms(
+        table[..., :2],
+        table[..., 2],
+        sigma,
+        min_score=-torch.inf,
+        max_picks=table.shape[1],
+        legacy_plus_one=legacy_plus_one,
+    )
+    group, place = (x.numpy() for x in torch.isfinite(scores).nonzero(as_tuple=True))
+    return (
+        keys.iloc[group]
+        .assign(
+            t_start=segments[group, place, 0].numpy(),
+            t_end=segments[group, place, 1].numpy(),
+            score=scores[group, place].numpy(),
+        )
+        .reset_index(drop=True)
+    )
 
 
 def soft_nms(

@@ -29,6 +29,7 @@ from fustal_core.naming import (
     choices_on_test,
     display_name,
     own_generator,
+    supervision_name,
 )
 from fustal_core.published import thumos14
 from fustal_core.quality import assign, pseudo_label_quality
@@ -86,14 +87,18 @@ def main_results(study: Study) -> pd.DataFrame:
 
     Columns: ``MAIN_COLUMNS``. Published cells that are not known are NaN.
     """
-    weak = {
-        **{name: study.generation(method).test for method, name in GENERATORS.items()},
+    rows = [
+        measured_row(study, name, supervision_name(method), study.generation(method).detections)
+        for method, name in GENERATORS.items()
+    ]
+    students = {
         FLOOR: study.student("raw", distill=False).detections,
         STUDENT: study.student("selected", distill=False).detections,
         FUSTAL: study.student("selected", distill=True).detections,
     }
+    told = supervision_name(study.settings.generation.method)
+    rows += [measured_row(study, name, told, found) for name, found in students.items()]
     full = study.student("truth", distill=False).detections
-    rows = [measured_row(study, method, "video", found) for method, found in weak.items()]
     rows.append(measured_row(study, CEILING, "full", full))
     published = thumos14().assign(data="THUMOS'14 (real)", origin="published", seeds=pd.NA)
     published["method"] = published["method"] + " [" + published["year"].astype(str) + "]"
@@ -111,7 +116,6 @@ def quality_along_pipeline(study: Study) -> pd.DataFrame:
     epochs ``STAGE_TWO_IN_CROPS`` is the selected labels within the very same crops.
     """
     truth = study.dataset.truth("train")
-    durations = study.dataset.videos["duration_s"].loc[study.dataset.video_names("train")]
     selection = study.selection()
     confident = study.settings.selection.model_copy(update={"iou_threshold": 0.0})
     steps = {
@@ -121,7 +125,7 @@ def quality_along_pipeline(study: Study) -> pd.DataFrame:
         "IoU-score filter": selection.selected,
     }
     rows = [
-        pseudo_label_quality(labels, truth, durations).assign(step=step, epoch=pd.NA)
+        study.measure_labels(labels).assign(step=step, epoch=pd.NA)
         for step, labels in steps.items()
     ]
     ema = study.student("selected", distill=True).ema_labels

@@ -78,10 +78,13 @@ def resolve_data(data: str) -> str:
     """
     if data == "simulated":
         return data
-    from_root = project_root() / data
-    return str(
-        (from_root if from_root.is_dir() and not Path(data).is_dir() else Path(data)).resolve()
-    )
+    return str(resolve_file(data))
+
+
+def resolve_file(path: str) -> Path:
+    """Absolute path of a file or folder named from here or, if it is not there, from the checkout."""
+    from_root = project_root() / path
+    return (from_root if from_root.exists() and not Path(path).exists() else Path(path)).resolve()
 
 
 def claim_run_dir(run_dir: Path, settings: Settings, *, force: bool = False) -> None:

@@ -20,6 +20,7 @@ from safetensors.torch import load_file
 from fustal_core.config import (
     ACMNetSettings,
     GeneratorSettings,
+    HRProSettings,
     Method,
     Settings,
     StudentSettings,
@@ -28,10 +29,14 @@ from fustal_core.config import (
 )
 from fustal_core.data import Dataset, load_dataset
 from fustal_core.features import FeatureStore
+from fustal_core.left_out import check_excluded, leave_out
 from fustal_core.locks import making_lock, run_lock
 from fustal_core.making import make_generation, make_student, run_student_training
 from fustal_core.metrics import map_summary
+from fustal_core.point_supervision import PointSupervision, supervision_of
 from fustal_core.progress import show_progress
+from fustal_core.quality import pseudo_label_quality
+from fustal_core.results import read_ambiguous
 from fustal_core.rundir import (
     Product,
     claim_run_dir,
@@ -40,6 +45,7 @@ from fustal_core.rundir import (
     hash_of,
     project_root,
     resolve_data,
+    resolve_file,
     torch_device,
     write_provenance,
 )
@@ -53,9 +59,13 @@ Phase = Literal["phase_one", "plain", "ema"]
 _PHASES: dict[Phase, str] = {"phase_one": "_phase_one", "plain": "", "ema": "+ema"}
 """What of a student's training a product is -> the end of its folder's name."""
 
+_STARTS_FROM: dict[Method, Method] = {"ftcl": "acm-net", "hr-pro": "hr-pro-snippet"}
+"""Generators that are trained on top of another."""
+
 # The modules a product is made with; it is made again when they, or what they import, change.
 _GENERATION_CODE = ("data", "simulator", "generation", "metrics")
 _FTCL_CODE = (*_GENERATION_CODE, "ftcl_training")
+_HRPRO_CODE = (*_GENERATION_CODE, "hrpro_training")
 _STUDENT_CODE = (
     "data",
     "simulator",
@@ -72,14 +82,18 @@ class Generation:
 
     Attributes:
         model: in eval mode.
-        train, test: proposals of the subset's videos; those of test are its detections.
+        train, test: proposals of the subset's videos, as selection is given them.
+        detections: on the test videos, what the method is measured by; ``test`` itself but for HR-Pro,
+            whose own NMS is soft.
         losses: per iteration. evaluations: test mAP along the training, may be empty.
-        looks: of FTCL, the tables of two pairs after each epoch (see ``ftcl_training.look_at_pair``).
+        looks: of FTCL, the tables of two pairs after each epoch (see ``ftcl_training.look_at_pair``);
+            of HR-Pro's stage 1, its prototypes and some snippets (see ``hrpro_training``).
     """
 
     model: GeneratorModel
     train: pd.DataFrame
     test: pd.DataFrame
+    detections: pd.DataFrame
     losses: pd.DataFrame
     evaluations: pd.DataFrame
     looks: dict[str, torch.Tensor]
@@ -194,8 +208,15 @@ class Study:
 
     @cached_property
     def dataset(self) -> Dataset:
-        """The data; its features lie on the study's device if there is room."""
+        """The data; its features lie on the study's device if there is room.
+
+        Raises:
+            DataError: every problem of a data folder; a list of what not to measure that cannot be read,
+                or leaves out all or nothing.
+        """
+        _ = self._ambiguous  # a bad list is refused before the data is read
         dataset = load_data(self.settings, self.run_dir / "cache")
+        check_excluded(self.settings.evaluation.exclude, dataset.truth("test"))
         generator = self._on_device(dataset.generator_features)
         shared = dataset.student_features is dataset.generator_features
         student = generator if shared else self._on_device(dataset.student_features)
@@ -209,6 +230,11 @@ class Study:
             return store
         return store.to(self.device)
 
+    @cached_property
+    def points(self) -> PointSupervision:
+        """Point labels of the training videos, as ``hr_pro.points`` says; no segments."""
+        return supervision_of(self.dataset, self.settings.hr_pro.points, self.settings.seed)
+
     @property
     def data_name(self) -> str:
         """What tables call the data: its name and whether it is simulated or real."""
@@ -219,37 +245,65 @@ class Study:
         return self.run_dir / notebook
 
     def measure(self, detections: pd.DataFrame) -> dict[str, float]:
-        """mAP at tIoU 0.1..0.7 and the three named averages on the test videos, in percent."""
-        return map_summary(detections, self.dataset.truth("test"))
+        """mAP at tIoU 0.1..0.7 and the three named averages on the test videos, in percent.
+
+        Without the test videos and the detections that ``evaluation.*`` leaves out.
+        """
+        return map_summary(*self.measured(detections))
+
+    def measured(self, detections: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """Detections and truth of the test videos without what ``evaluation.*`` leaves out."""
+        exclude = self.settings.evaluation.exclude
+        return leave_out(detections, self.dataset.truth("test"), exclude, self._ambiguous)
+
+    @cached_property
+    def _ambiguous(self) -> pd.DataFrame | None:
+        path = self.settings.evaluation.ambiguous
+        return read_ambiguous(resolve_file(path)) if path else None
+
+    def measure_labels(self, labels: pd.DataFrame) -> pd.DataFrame:
+        """Quality of labels of the training videos, one row (see ``quality.pseudo_label_quality``)."""
+        dataset = self.dataset
+        durations_s = dataset.videos["duration_s"].loc[dataset.video_names("train")]
+        return pseudo_label_quality(labels, dataset.truth("train"), durations_s)
 
     def generation(self, method: Method | None = None) -> Generation:
         """Stage 1 by a method (None: the one of the settings), made if it is not there."""
         method = method or self.settings.generation.method
         product = self._generation_product(method)
         if not product.is_made:
-            start = self.generation("acm-net").model if method == "ftcl" else None
+            before = _STARTS_FROM.get(method)
+            start = self.generation(before).model if before else None
             self._ensure(product, lambda: make_generation(self, method, product, start))
         return Generation(
             load_model(product.folder / "weights.safetensors").model.to(self.device),
             pd.read_parquet(product.folder / "proposals_train.parquet"),
             pd.read_parquet(product.folder / "proposals_test.parquet"),
+            pd.read_parquet(product.folder / "detections.parquet"),
             pd.read_parquet(product.folder / "losses.parquet"),
             pd.read_parquet(product.folder / "evaluations.parquet"),
             load_file(product.folder / "looks.safetensors"),
         )
 
     def generator_settings(self, method: Method) -> GeneratorSettings:
-        """What a method localises with, and how large its network is; FTCL's are ACM-Net's."""
+        """What a method localises with; FTCL's are ACM-Net's, those of HR-Pro its first stage's."""
         if method in ("acm-net", "ftcl"):
             return self.settings.acm_net
+        if method in ("hr-pro-snippet", "hr-pro"):
+            return self.settings.hr_pro
         return self.settings.generation.model_copy(update={"method": method})
 
     def _generation_product(self, method: Method) -> Product:
         settings = self.generator_settings(method)
         inputs: list[Any] = [method, settings.model_dump()]
-        if method == "ftcl":
-            inputs += [self._generation_product("acm-net").key, self.settings.ftcl.model_dump()]
-        code = _FTCL_CODE if isinstance(settings, ACMNetSettings) else _GENERATION_CODE
+        if before := _STARTS_FROM.get(method):
+            later = self.settings.ftcl if method == "ftcl" else self.settings.hr_pro_instance
+            inputs += [self._generation_product(before).key, later.model_dump()]
+        code = _GENERATION_CODE
+        if isinstance(settings, ACMNetSettings):
+            code = _FTCL_CODE
+        elif isinstance(settings, HRProSettings):
+            code = _HRPRO_CODE
         product = self._product(f"01_generation/{method}", code, inputs)
         return self._shared(product, lambda base: base._generation_product(method))
 
@@ -277,7 +331,8 @@ class Study:
         """
         product = self._student_product(labels, "ema" if distill else "plain")
         if not product.is_made:
-            segments, initial = self._labels(labels), self._phase_one(labels)
+            segments = self._labels(labels)
+            initial = self._phase_one(labels, segments)
             settings = self._student_settings(labels)
             self._ensure(
                 product,
@@ -309,11 +364,11 @@ class Study:
         product = self._product(f"03_training/{name}", _STUDENT_CODE, inputs)
         return self._shared(product, lambda base: base._student_product(labels, phase))
 
-    def _phase_one(self, labels: LabelSource) -> Path:
+    def _phase_one(self, labels: LabelSource, segments: pd.DataFrame) -> Path:
         """The state after the epochs on the given labels, from which both continuations start."""
         product = self._student_product(labels, "phase_one")
         if not product.is_made:
-            segments, settings = self._labels(labels), self._student_settings(labels, "phase_one")
+            settings = self._student_settings(labels, "phase_one")
             self._ensure(
                 product,
                 lambda: run_student_training(

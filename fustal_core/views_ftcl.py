@@ -21,7 +21,8 @@ from fustal_core.config import ACMNetSettings, Constants, FTCLSettings, make_set
 from fustal_core.data import Dataset
 from fustal_core.ftcl import FTCL, PairSampler, example_pairs
 from fustal_core.ftcl_training import look_at_pair
-from fustal_core.generation import Generator, run_generator
+from fustal_core.generation import Generator, localization_of, run_generator
+from fustal_core.proposals import proposed_classes
 from fustal_core.views import Curves, snippet_times, truth_of
 
 BRANCHES = ("instance", "context", "background")
@@ -45,11 +46,9 @@ def attention_inside(model: Generator, dataset: Dataset, subset: str, length: in
     sums, counts = np.zeros((3, 3)), np.zeros(3)
     for video in dataset.video_names(subset):
         attention = run_generator(model, dataset, video, length).attention[0].cpu().numpy()
-        times = snippet_times(dataset, video, len(attention))[:, None]
-        truth = truth_of(dataset, video)
-        start, end = truth["t_start"].to_numpy(), truth["t_end"].to_numpy()
-        inside = ((times >= start) & (times <= end)).any(1)
-        near = ((times >= start - 4) & (times <= end + 4)).any(1) & ~inside
+        times = snippet_times(dataset, video, len(attention))
+        inside = _in_action(dataset, video, times)
+        near = _in_action(dataset, video, times, margin_s=4) & ~inside
         for place, mask in enumerate((inside, near, ~(inside | near))):
             sums[place] += attention[mask].sum(0)
             counts[place] += mask.sum()
@@ -70,12 +69,9 @@ def scores_by_class_count(
     labels = dataset.video_labels(subset).numpy() > 0
     rows = []
     for own, video in zip(labels, dataset.video_names(subset), strict=True):
-        output = run_generator(model, dataset, video, settings.length)
-        scores = output.video_scores[0].cpu().numpy()
-        proposed = _proposed(scores, settings)
-        rows.append(
-            (own.sum(), scores[own].mean(), scores[~own].max(initial=0), proposed[own].mean())
-        )
+        scores, proposed = _scores_and_classes(model, dataset, video, settings)
+        found = own[proposed].sum() / own.sum()
+        rows.append((own.sum(), scores[own].mean(), scores[~own].max(initial=0), found))
     columns = ["classes in the video", "score of its classes", "largest other class", "proposed"]
     groups = pd.DataFrame(rows, columns=columns).groupby(columns[0])
     return pd.concat([groups.size().rename("videos"), groups.mean()], axis=1)
@@ -93,17 +89,20 @@ def whole_videos(
     """
     rows = []
     for video in dataset.video_names(subset):
-        scores = run_generator(model, dataset, video, settings.length).video_scores[0].cpu().numpy()
+        scores, proposed = _scores_and_classes(model, dataset, video, settings)
         duration_s = float(dataset.videos.loc[video, "duration_s"])
-        for label in np.flatnonzero(_proposed(scores, settings)):
+        for label in proposed:
             rows.append((video, dataset.classes[label], 0.0, duration_s, float(scores[label])))
     return pd.DataFrame(rows, columns=["video", "label", "t_start", "t_end", "score"])
 
 
-def _proposed(scores: np.ndarray, settings: ACMNetSettings) -> np.ndarray:
-    """Which classes a video's scores (C,) propose, booleans: those above the threshold, or the best."""
-    proposed = scores > settings.class_threshold
-    return proposed if proposed.any() else scores == scores.max()
+def _scores_and_classes(
+    model: Generator, dataset: Dataset, video: str, settings: ACMNetSettings
+) -> tuple[np.ndarray, np.ndarray]:
+    """A video's scores, (C,), and the indices of the classes that they propose."""
+    output = run_generator(model, dataset, video, settings.length)
+    scores = output.video_scores[0].cpu().numpy()
+    return scores, proposed_classes(scores, settings.class_threshold, localization_of(settings))
 
 
 def thresholds() -> pd.DataFrame:
@@ -131,10 +130,15 @@ def pairs_of(dataset: Dataset) -> dict[str, tuple[str, str]]:
     return {kind: (videos[i], videos[j]) for kind, (i, j) in pairs.items()}
 
 
-def look_of(looks: dict[str, Tensor], kind: str, epoch: int) -> dict[str, Tensor]:
-    """One pair's tables after an epoch (0: before the first; -1: after the last)."""
+def look_of(looks: dict[str, Tensor], kind: str, epoch: int | None = None) -> dict[str, Tensor]:
+    """One pair's tables after an epoch (0: before the first; -1: after the last; None: all of them)."""
     prefix = f"{kind}."
-    return {name[len(prefix) :]: value[epoch] for name, value in looks.items() if prefix in name}
+    which = slice(None) if epoch is None else epoch
+    return {
+        name.removeprefix(prefix): value[which]
+        for name, value in looks.items()
+        if name.startswith(prefix)
+    }
 
 
 def fsd_picture(
@@ -150,10 +154,7 @@ def fsd_picture(
     """
     match, gap = look["match"], look["gap"]
     table = fsd_table(match[None], gap[None], settings.fsd_gamma)[0]
-    times = [
-        _candidate_times(dataset, video, look[f"fsd_{side}"], length)
-        for video, side in zip(videos, ("rows", "columns"), strict=True)
-    ]
+    times = _candidate_times(look, "fsd", dataset, videos, length)
     return {
         "match": match.numpy(),
         "gap": gap.numpy(),
@@ -175,13 +176,13 @@ def lcs_picture(
     """One pair as ``figures_ftcl.plot_lcs`` takes it; length: snippets fed to the model, at most."""
     similarity = look["similarity"]
     table = lcs_table(similarity[None], settings.lcs_threshold)[0]
-    rows, columns = look["lcs_rows"], look["lcs_columns"]
+    times = _candidate_times(look, "lcs", dataset, videos, length)
     return {
         "similarity": similarity.numpy(),
         "table": table.numpy(),
         "path": lcs_path(similarity, settings.lcs_threshold).numpy(),
-        "row_inside": _inside_action(dataset, videos[0], rows, length),
-        "column_inside": _inside_action(dataset, videos[1], columns, length),
+        "row_inside": _in_action(dataset, videos[0], times[0]),
+        "column_inside": _in_action(dataset, videos[1], times[1]),
         "value": float(table[-1, -1]),
     }
 
@@ -192,9 +193,8 @@ def paths_over_training(
     """Both example pairs as ``figures_ftcl.plot_paths_over_training`` takes them."""
     kinds = {}
     for kind in pairs_of(dataset):
-        similarity, match, gap = (
-            looks[f"{kind}.{name}"] for name in ("similarity", "match", "gap")
-        )
+        look = look_of(looks, kind)
+        similarity, match, gap = look["similarity"], look["match"], look["gap"]
         kinds[kind] = {
             "epochs": list(range(len(similarity))),
             "similarity": similarity.numpy(),
@@ -214,9 +214,8 @@ def values_over_training(
     """FSD and LCS of both example pairs as ``figures_ftcl.plot_alignment_values`` takes them."""
     frames = []
     for kind in pairs_of(dataset):
-        similarity, match, gap = (
-            looks[f"{kind}.{name}"] for name in ("similarity", "match", "gap")
-        )
+        look = look_of(looks, kind)
+        similarity, match, gap = look["similarity"], look["match"], look["gap"]
         values = {
             "FSD": fine_grained_sequence_distance(match, gap, settings.fsd_gamma),
             "LCS": longest_common_subsequence(similarity, settings.lcs_threshold),
@@ -269,14 +268,21 @@ def pair_values(
     return pd.DataFrame(rows, columns=["kind", "FSD", "LCS"])
 
 
-def _candidate_times(dataset: Dataset, video: str, rows: Tensor, length: int) -> np.ndarray:
-    """Seconds at the middle of some of the snippets that were fed."""
-    fed = min(dataset.generator_features.num_snippets(video), length)
-    return snippet_times(dataset, video, fed)[rows.numpy()]
+def _candidate_times(
+    look: dict[str, Tensor], kind: str, dataset: Dataset, videos: tuple[str, str], length: int
+) -> list[np.ndarray]:
+    """Seconds at the middle of the "fsd" or "lcs" candidates of both videos."""
+    times = []
+    for video, side in zip(videos, ("rows", "columns"), strict=True):
+        fed = min(dataset.generator_features.num_snippets(video), length)
+        times.append(snippet_times(dataset, video, fed)[look[f"{kind}_{side}"].numpy()])
+    return times
 
 
-def _inside_action(dataset: Dataset, video: str, rows: Tensor, length: int) -> np.ndarray:
-    """Which candidates lie in a true action, booleans."""
-    times = _candidate_times(dataset, video, rows, length)[:, None]
+def _in_action(
+    dataset: Dataset, video: str, times_s: np.ndarray, margin_s: float = 0.0
+) -> np.ndarray:
+    """Which times (T,) lie in a true action, or within the margin of one, booleans (T,)."""
     truth = truth_of(dataset, video)
-    return ((times >= truth["t_start"].to_numpy()) & (times <= truth["t_end"].to_numpy())).any(1)
+    start, end = truth["t_start"].to_numpy() - margin_s, truth["t_end"].to_numpy() + margin_s
+    return ((times_s[:, None] >= start) & (times_s[:, None] <= end)).any(1)

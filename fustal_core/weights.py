@@ -27,6 +27,8 @@ from fustal_core.config import (
     FTCLSettings,
     GenerationSettings,
     GeneratorSettings,
+    HRProInstanceSettings,
+    HRProSettings,
     StudentSettings,
 )
 from fustal_core.data import Dataset
@@ -34,6 +36,8 @@ from fustal_core.features import FeatureStore
 from fustal_core.files import write_bytes
 from fustal_core.ftcl import FTCL, build_ftcl
 from fustal_core.generator import CrossVideoGenerator
+from fustal_core.hrpro import HRPro
+from fustal_core.hrpro_inference import HRProDetector
 from fustal_core.student import TriDet
 
 KEY = "fustal"
@@ -106,6 +110,17 @@ class _FTCLDescription(_Description):
     ftcl: FTCLSettings
 
 
+class _HRProSnippetDescription(_Description):
+    kind: Literal["hr-pro-snippet"]
+    settings: HRProSettings
+
+
+class _HRProDescription(_Description):
+    kind: Literal["hr-pro"]
+    settings: HRProSettings
+    instance: HRProInstanceSettings
+
+
 class _StudentDescription(_Description):
     kind: Literal["student"]
     settings: StudentSettings
@@ -115,13 +130,17 @@ _DESCRIPTIONS: dict[str, type[_Description]] = {
     "generator": _GeneratorDescription,
     "acm-net": _ACMNetDescription,
     "ftcl": _FTCLDescription,
+    "hr-pro-snippet": _HRProSnippetDescription,
+    "hr-pro": _HRProDescription,
     "student": _StudentDescription,
 }
-GeneratorModel = CrossVideoGenerator | ACMNet | FTCL
+GeneratorModel = CrossVideoGenerator | ACMNet | FTCL | HRPro | HRProDetector
 _KINDS: dict[type[GeneratorModel | TriDet], str] = {
     CrossVideoGenerator: "generator",
     ACMNet: "acm-net",
     FTCL: "ftcl",
+    HRPro: "hr-pro-snippet",
+    HRProDetector: "hr-pro",
     TriDet: "student",
 }
 
@@ -150,7 +169,7 @@ class LoadedModel:
 
     @property
     def kind(self) -> str:
-        """Which model it is: "generator" (FuSTAL's and CoLA's), "acm-net", "ftcl" or "student"."""
+        """Which model it is: "generator" (FuSTAL's and CoLA's), another generator's, or "student"."""
         return _KINDS[type(self.model)]
 
 
@@ -160,7 +179,7 @@ def save_model(
     settings: GeneratorSettings | StudentSettings,
     dataset: Dataset,
     seed: int,
-    ftcl: FTCLSettings | None = None,
+    later: FTCLSettings | HRProInstanceSettings | None = None,
 ) -> None:
     """Write a trained model atomically, so that :func:`load_model` needs the file alone.
 
@@ -170,11 +189,12 @@ def save_model(
         settings: of its stage, those it was trained with.
         dataset: what it was trained on: its classes, and name, channels and clock of its features.
         seed: of the training.
-        ftcl: of FTCL, what it has beside the settings of its network; None for the others.
+        later: of FTCL and HR-Pro, the settings of what comes after their first training.
     """
     kind = _KINDS[type(model)]
     store = dataset.student_features if kind == "student" else dataset.generator_features
-    extra = {"ftcl": ftcl} if ftcl is not None else {}
+    names = {FTCLSettings: "ftcl", HRProInstanceSettings: "instance"}
+    extra = {names[type(later)]: later} if later is not None else {}
     description = _DESCRIPTIONS[kind](
         format=WEIGHTS_FORMAT,
         kind=kind,
@@ -283,6 +303,11 @@ def _empty_model(description: _Description) -> GeneratorModel | TriDet:
             return ACMNet(*sizes, description.settings)
         case _FTCLDescription():
             return build_ftcl(*sizes, description.settings, description.ftcl)
+        case _HRProSnippetDescription():
+            return HRPro(*sizes, description.settings)
+        case _HRProDescription():
+            snippet = HRPro(*sizes, description.settings)
+            return HRProDetector(snippet, description.instance.extension)
         case _StudentDescription():
             return TriDet(*sizes, description.settings)
 

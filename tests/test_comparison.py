@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from cli_helpers import assert_refused, wait_for
+from training_helpers import TINY
 
 from fustal_core import comparison, rundir
 from fustal_core.cli_compare import read_seeds
@@ -37,18 +38,6 @@ from fustal_core.selection import score_proposals, select
 from fustal_core.stages import Study, open_study
 
 AVERAGE = "avg 0.1:0.7"
-TINY = {
-    "simulation.num_classes": 2,
-    "simulation.train_videos": 6,
-    "simulation.test_videos": 4,
-    "simulation.max_video_s": 45.0,
-    "generation.iterations": 4,
-    "acm_net.iterations": 4,
-    "ftcl.epochs": 1,
-    "student.switch_epoch": 1,
-    "student.epochs": 2,
-    "student.evaluate_every": 0,
-}
 ASSIGNMENTS = [part for name, value in TINY.items() for part in ("--set", f"{name}={value}")]
 SMOKE = ["--profile", "smoke", *ASSIGNMENTS]
 TWO = ["--seeds", "0:2", "--generators", "cola,ftcl"]

@@ -12,6 +12,7 @@ import pytest
 import torch
 from filelock import FileLock
 from safetensors import safe_open
+from training_helpers import TINY
 
 from fustal_core import comparison, making, stages
 from fustal_core.config import SettingsError
@@ -21,19 +22,7 @@ from fustal_core.rundir import Product
 from fustal_core.stages import Study, open_study
 from fustal_core.weights import load_model
 
-TINY = {
-    "simulation.num_classes": 2,
-    "simulation.train_videos": 6,
-    "simulation.test_videos": 4,
-    "simulation.max_video_s": 45.0,
-    "generation.iterations": 4,
-    "acm_net.iterations": 4,
-    "acm_net.checkpoint_every": 2,
-    "ftcl.epochs": 1,
-    "student.switch_epoch": 1,
-    "student.epochs": 2,
-    "student.evaluate_every": 0,
-}
+SETTINGS = {**TINY, "acm_net.checkpoint_every": 2}
 METHODS = ("cola", "cross-video", "acm-net", "ftcl")
 PHASES = ("phase_one", "plain", "ema")
 STUDENTS = {f"{labels} {phase}" for labels in ("selected", "raw") for phase in PHASES}
@@ -51,7 +40,7 @@ def sources_are_read_once() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Study:
     """A study of which all generators and the students of two kinds of labels are made."""
-    study = open_study(profile="smoke", run_dir=tmp_path_factory.mktemp("base"), overrides=TINY)
+    study = open_study(profile="smoke", run_dir=tmp_path_factory.mktemp("base"), overrides=SETTINGS)
     for method in METHODS:
         study.generation(method)
     study.student("selected", distill=False)

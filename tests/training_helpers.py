@@ -1,4 +1,4 @@
-"""Killing a training, and comparing what came of it."""
+"""Small studies, killing a training, and comparing what came of it."""
 
 from __future__ import annotations
 
@@ -9,6 +9,20 @@ import torch
 from torch import nn
 
 from fustal_core.generator_training import Trained
+
+TINY = {
+    "simulation.num_classes": 2,
+    "simulation.train_videos": 6,
+    "simulation.test_videos": 4,
+    "simulation.max_video_s": 45.0,
+    "generation.iterations": 4,
+    "acm_net.iterations": 4,
+    "ftcl.epochs": 1,
+    "student.switch_epoch": 1,
+    "student.epochs": 2,
+    "student.evaluate_every": 0,
+}
+"""A study of seconds, for tests of whole runs: settings beside the smoke profile's."""
 
 
 class Killed(Exception):
