@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -239,6 +240,11 @@ class HRProSettings(GeneratorSettings):
     nms_tiou: Fraction = Field(
         0.5, description="NMS per class of the proposals that selection is given"
     )
+
+    @property
+    def length(self) -> int:
+        """Snippets fed to the model at most: as many as a video has."""
+        return sys.maxsize
 
 
 class HRProInstanceSettings(TrainingSettings):

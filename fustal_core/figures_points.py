@@ -22,7 +22,7 @@ from fustal_core.figures import (
     styled,
     use_log_seconds,
 )
-from fustal_core.figures_generators import AT_THE_RIGHT, name_strip_marks, draw_strip
+from fustal_core.figures_generators import AT_THE_RIGHT, draw_strip, name_strip_marks
 from fustal_core.figures_hrpro import evenly
 
 if TYPE_CHECKING:

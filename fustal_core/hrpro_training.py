@@ -99,10 +99,10 @@ def channel_statistics(points: PointSupervision) -> tuple[Tensor, Tensor]:
         count += len(values)
     mean, square = sums / count
     deviation = (square - mean.square()).clamp(min=0).sqrt()
-    return mean.float(), torch.where(deviation > 0, deviation, 1).float()
+    return mean.float(), deviation.float()
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def initialise_prototypes(model: HRPro, points: PointSupervision) -> None:
     """Fill the memory with the mean embedding of each class's labelled snippets, without dropout."""
     device = model.prototypes.device
@@ -116,7 +116,7 @@ def initialise_prototypes(model: HRPro, points: PointSupervision) -> None:
         labels = torch.as_tensor(labels, device=device)
         sums.index_add_(0, labels, found[torch.as_tensor(rows, device=device)])
         counts.index_add_(0, labels, torch.ones(len(labels), 1, device=device))
-    model.prototypes = (sums / counts.clamp(min=1)).clone()
+    model.prototypes = sums / counts.clamp(min=1)
 
 
 def example_video(points: PointSupervision) -> str:

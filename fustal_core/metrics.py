@@ -28,11 +28,13 @@ Differences from evaluators in circulation, and which way each moves the score *
 6. Averages over all classes of a data set count one without ground truth in the subset as 0; here
    it is left out (higher or equal; ``--all-classes`` counts it). Its detections count nowhere.
 7. The point-supervised methods (HR-Pro) leave out three THUMOS'14 test videos, 0000270, 0001292 and
-   0001496; here every video of the annotation file counts (either way; ``--exclude``).
+   0001496; here every video of the annotation file counts (either way; ``--exclude``, in a run
+   ``evaluation.exclude``).
 8. They also drop, before matching, the predictions that overlap THUMOS'14's list of ambiguous
    instances; here every prediction counts (usually lower, since most of those are false; higher
    where one is true). ``--ambiguous`` drops a prediction of any class that shares any time, more
-   than a point, with an interval listed for its video; the truth stays as it is.
+   than a point, with an interval listed for its video; the truth stays as it is. In a run this is
+   ``evaluation.ambiguous``.
 9. Evaluators that come from boxes of pixels take a length as end - start + 1, here in seconds, in
    intersection and union alike: no tIoU is lower by that, and segments less than 1 s apart overlap.
    Here a length is end - start (lower or equal, most for short actions, but for the rare case that

@@ -54,10 +54,10 @@ PROFILE_VALUES: dict[str, dict[str, dict[str, Any]]] = {
         "hr_pro": {
             "iterations": 300,
             "attention_dropout": 0.0,
-            "learning_rate": 5e-4,
+            "learning_rate": 1e-3,
             "train_classes": "video labels",
         },
-        "hr_pro_instance": {"epochs": 10, "learning_rate": 3e-4},
+        "hr_pro_instance": {"epochs": 10, "learning_rate": 5e-4},
         "student": _QUICK_STUDENT,
     },
     "smoke": {

@@ -290,7 +290,9 @@ def thin(proposals: pd.DataFrame, tiou: float, *, legacy_plus_one: bool = False)
 def suppress_softly(
     proposals: pd.DataFrame, sigma: float, *, legacy_plus_one: bool = False
 ) -> pd.DataFrame:
-    """Gaussian soft-NMS within each video and class, all of them at once; no proposal is dropped.
+    """Gaussian soft-NMS within each video and class; no proposal is dropped.
+
+    Groups of about the same size, up to a factor of two, are done at once.
 
     Args:
         proposals: columns ``video``, ``label``, ``t_start``, ``t_end`` (s), ``score``.
@@ -298,35 +300,45 @@ def suppress_softly(
         legacy_plus_one: lengths as end - start + 1.
 
     Returns:
-        The same columns with decayed scores, by video and class, and by falling score.
+        The same columns with decayed scores, by video and class in the order of their first rows, and
+        by falling score.
     """
-    if proposals.empty:
-        return proposals
     by_group = proposals.groupby(["video", "label"], sort=False)
-    keys = by_group[["video", "label"]].head(1).reset_index(drop=True)
     group, place = by_group.ngroup().to_numpy(), by_group.cumcount().to_numpy()
-    table = np.zeros((len(keys), place.max() + 1, 3))
-    table[..., 2] = -np.inf
-    table[group, place] = proposals[["t_start", "t_end", "score"]].to_numpy()
-    table = torch.as_tensor(table)
+    sizes = np.bincount(group)
+    bucket = np.frexp(sizes)[1]  # of a size s: s < 2^bucket <= 2 s
+    found = np.empty((len(proposals), 4))  # group, start, end, score
+    done = 0
+    for one in np.unique(bucket):
+        members = np.flatnonzero(bucket == one)
+        rows = np.flatnonzero(np.isin(group, members))
+        table = np.zeros((len(members), sizes[members].max(), 3))
+        table[..., 2] = -np.inf
+        where = np.searchsorted(members, group[rows]), place[rows]
+        table[where] = proposals[["t_start", "t_end", "score"]].to_numpy(float)[rows]
+        picked = _soften(torch.as_tensor(table), sigma, legacy_plus_one)
+        own, place_of = np.nonzero(np.isfinite(picked[..., 2]))
+        part = slice(done, done + len(rows))
+        found[part, 0], found[part, 1:] = members[own], picked[own, place_of]
+        done += len(rows)
+    found = found[np.argsort(found[:, 0], kind="stable")]
+    keys = by_group[["video", "label"]].head(1).iloc[found[:, 0].astype(int)]
+    return keys.assign(t_start=found[:, 1], t_end=found[:, 2], score=found[:, 3]).reset_index(
+        drop=True
+    )
+
+
+def _soften(table: Tensor, sigma: float, plus_one: bool) -> np.ndarray:
+    """Soft-NMS of groups (G, N, 3) of start, end and score, -inf in empty places; the same, sorted."""
     segments, scores = batched_soft_nms(
         table[..., :2],
         table[..., 2],
         sigma,
         min_score=-torch.inf,
         max_picks=table.shape[1],
-        legacy_plus_one=legacy_plus_one,
+        legacy_plus_one=plus_one,
     )
-    group, place = (x.numpy() for x in torch.isfinite(scores).nonzero(as_tuple=True))
-    return (
-        keys.iloc[group]
-        .assign(
-            t_start=segments[group, place, 0].numpy(),
-            t_end=segments[group, place, 1].numpy(),
-            score=scores[group, place].numpy(),
-        )
-        .reset_index(drop=True)
-    )
+    return torch.cat([segments, scores[..., None]], dim=2).numpy()
 
 
 def soft_nms(
@@ -391,23 +403,25 @@ def batched_soft_nms(
     lengths = end - start + extra
     left = scores.clone()
     groups = torch.arange(num_groups, device=scores.device)
-    picks, values = [], []
-    for _ in range(min(max_picks, num_segments)):
+    most = min(max_picks, num_segments)
+    # Everything a step writes is allocated once: small tensors kept among large ones that come and go
+    # would leave the heap in pieces, gigabytes of them after some thousand steps.
+    picks = torch.zeros(num_groups, most, dtype=torch.long, device=scores.device)
+    values = torch.full_like(scores[:, :most], -torch.inf)
+    overlap, union = torch.empty_like(scores), torch.empty_like(scores)
+    for step in range(most):
         value, pick = left.max(1)
         value = value.masked_fill(value < min_score, -torch.inf)
         if not torch.isfinite(value).any():
+            picks, values = picks[:, :step], values[:, :step]
             break
-        picks.append(pick)
-        values.append(value)
-        inter = torch.minimum(end, end[groups, pick, None])
-        inter -= torch.maximum(start, start[groups, pick, None])
-        inter = (inter + extra).clamp_(min=0)
-        union = lengths + lengths[groups, pick, None] - inter
-        tiou = inter / union.clamp(min=1e-12)
+        picks[:, step], values[:, step] = pick, value
+        torch.minimum(end, end[groups, pick, None], out=overlap)
+        torch.maximum(start, start[groups, pick, None], out=union)
+        overlap.sub_(union).add_(extra).clamp_(min=0)
+        torch.add(lengths, lengths[groups, pick, None], out=union)
+        union.sub_(overlap).clamp_(min=1e-12)
         # The floor keeps -inf (a taken place) times a vanishing decay from becoming NaN.
-        left *= torch.exp(tiou.square_() / -sigma).clamp_(min=1e-30)
+        left *= overlap.div_(union).square_().div_(-sigma).exp_().clamp_(min=1e-30)
         left[groups, pick] = -torch.inf
-    if not picks:
-        return segments[:, :0], scores[:, :0]
-    chosen = torch.stack(picks, dim=1)
-    return segments[groups[:, None], chosen], torch.stack(values, dim=1)
+    return segments[groups[:, None], picks], values

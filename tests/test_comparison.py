@@ -185,23 +185,23 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
     return open_study(profile="smoke", run_dir=tmp_path_factory.mktemp("study"), overrides=TINY)
 
 
-@pytest.mark.parametrize("method", ["cross-video", "cola"])
+@pytest.mark.parametrize("method", ["cross-video", "cola", "hr-pro"])
 def test_the_rows_of_a_generator_are_measured_plainly(study: Study, method: str) -> None:
     """With mAP and label quality worked out here, from what the stages made."""
     rows = pd.DataFrame(generator_rows(study, method), columns=COLUMNS)
-    name = {"cola": "CoLA", "cross-video": "FuSTAL generator"}[method]
+    name = {"cola": "CoLA", "cross-video": "FuSTAL generator", "hr-pro": "HR-Pro"}[method]
     assert (rows["generator"] == name).all()
     assert rows["step"].tolist() == list(STEPS)
     assert (rows["seed"] == 0).all()
     assert (rows["data"] == study.data_name).all()
-    assert (rows["supervision"] == "video").all()
+    assert (rows["supervision"] == ("point" if method == "hr-pro" else "video")).all()
     assert rows["source"].str.startswith("profile smoke, seed 0, ").all()
     assert rows["source"].str.contains("student.epochs: 4 -> 2").all()
 
     own = study.variant(f"generator-{method}", overrides={"generation.method": method})
     proposals, settings = study.generation(method), study.settings.selection
     found = [
-        proposals.test,
+        proposals.detections,
         select(score_proposals(proposals.test, settings), settings),
         own.student(distill=False).detections,
         own.student(distill=True).detections,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -21,11 +22,21 @@ from training_helpers import (
     scores_in_turn,
 )
 
-from fustal_core.config import GenerationSettings
+from fustal_core.config import ACMNetSettings, GenerationSettings, HRProSettings
 from fustal_core.data import Dataset, FeatureStore
-from fustal_core.generation import PARTS, generator_task, propose, run_generator
+from fustal_core.generation import (
+    PARTS,
+    generator_task,
+    localization_of,
+    propose,
+    propose_video,
+    run_generator,
+)
 from fustal_core.generator import CrossVideoGenerator
 from fustal_core.generator_training import Trained, train
+from fustal_core.hrpro import HRPro
+from fustal_core.hrpro_inference import HRProDetector
+from fustal_core.proposals import FUSTAL, suppress_softly, thin
 
 BATCH = 3
 
@@ -279,3 +290,73 @@ def test_a_long_video_is_thinned_and_still_covered(
     assert run_generator(trained, tiny_dataset, video, 10_000).cas.shape[1] == store.num_snippets(
         video
     )
+
+
+# --- what proposals are for -----------------------------------------------------------------------
+
+HR_PRO = HRProSettings(class_threshold=0.4, train_classes="video labels")
+
+
+@pytest.fixture(scope="module", params=["hr-pro-snippet", "hr-pro"])
+def whole_videos(request: pytest.FixtureRequest, tiny_dataset: Dataset) -> HRPro | HRProDetector:
+    """A network of either stage that has learnt nothing yet."""
+    torch.manual_seed(0)
+    snippet = HRPro(tiny_dataset.generator_features.dim, 3, HR_PRO)
+    return snippet if request.param == "hr-pro-snippet" else HRProDetector(snippet)
+
+
+def test_hr_pro_is_measured_after_its_own_nms_and_labels_after_a_hard_one(
+    whole_videos: HRPro | HRProDetector, tiny_dataset: Dataset
+) -> None:
+    find = partial(propose, whole_videos, tiny_dataset, "test", HR_PRO)
+    everything, labels = find(purpose="all"), find(purpose="labels")
+    assert list(everything["video"].unique()) == tiny_dataset.video_names("test")
+    assert len(labels) < len(everything)
+    pd.testing.assert_frame_equal(labels, thin(everything, 0.5, legacy_plus_one=True))
+    expected = suppress_softly(everything, 0.3, legacy_plus_one=True)
+    assert len(expected) == len(everything)
+    pd.testing.assert_frame_equal(find(purpose="detections"), expected)
+    pd.testing.assert_frame_equal(find(), expected)
+    plain = HR_PRO.model_copy(update={"legacy_plus_one": False, "nms_tiou": 0.2, "nms_sigma": 0.9})
+    find = partial(propose, whole_videos, tiny_dataset, "test", plain)
+    pd.testing.assert_frame_equal(find(purpose="labels"), thin(everything, 0.2))
+    pd.testing.assert_frame_equal(find(), suppress_softly(everything, 0.9))
+
+
+def test_for_other_generators_all_purposes_are_one(
+    trained: CrossVideoGenerator, tiny_dataset: Dataset
+) -> None:
+    expected = propose(trained, tiny_dataset, "test", generation())
+    for purpose in ("detections", "labels", "all"):
+        found = propose(trained, tiny_dataset, "test", generation(), purpose=purpose)
+        pd.testing.assert_frame_equal(found, expected, check_exact=True)
+
+
+@pytest.mark.parametrize("purpose", ["detections", "labels", "all"])
+def test_a_video_alone_is_what_it_is_among_others(
+    whole_videos: HRPro | HRProDetector, tiny_dataset: Dataset, purpose: str
+) -> None:
+    """To the bit, although soft-NMS takes all videos at once."""
+    together = propose(whole_videos, tiny_dataset, "test", HR_PRO, purpose=purpose)
+    for video, own in together.groupby("video", sort=False):
+        store, classes = tiny_dataset.generator_features, tiny_dataset.classes
+        alone = propose_video(whole_videos, store, video, classes, HR_PRO, purpose=purpose)
+        pd.testing.assert_frame_equal(alone, own.reset_index(drop=True), check_exact=True)
+
+
+def test_training_videos_are_proposed_their_known_classes_by_hr_pro(
+    whole_videos: HRPro | HRProDetector, tiny_dataset: Dataset
+) -> None:
+    known = tiny_dataset.truth("train").groupby("video")["label"].agg(set)
+    found = propose(whole_videos, tiny_dataset, "train", HR_PRO, purpose="all")
+    assert found.groupby("video")["label"].agg(set).equals(known)
+    predicted = HR_PRO.model_copy(update={"train_classes": "predicted", "class_threshold": 1.0})
+    found = propose(whole_videos, tiny_dataset, "train", predicted, purpose="all")
+    assert (found.groupby("video")["label"].agg(lambda own: len(set(own))) == 1).all()
+
+
+def test_how_each_method_localises() -> None:
+    assert localization_of(generation()) is FUSTAL
+    acm_net, hr_pro = localization_of(ACMNetSettings()), localization_of(HR_PRO)
+    assert (acm_net.upsampling, acm_net.shortest, acm_net.at_class_threshold) == (20, 2, False)
+    assert (hr_pro.upsampling, hr_pro.shortest, hr_pro.at_class_threshold) == (2, 1, True)

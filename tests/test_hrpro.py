@@ -13,14 +13,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from fustal_core.config import HRProSettings
-from fustal_core.hrpro import (
-    HRPro,
-    InputProjection,
-    ReliabilityAwareBlock,
-    SnippetOutput,
-    class_sums,
-    expand_points,
-)
+from fustal_core.hrpro import HRPro, SnippetOutput, class_sums, expand_points
+from fustal_core.hrpro_blocks import InputProjection, ReliabilityAwareBlock
 from fustal_core.reference_hrpro import expand_points_by_loops
 
 CHANNELS, CLASSES = 16, 3
@@ -242,6 +236,18 @@ def test_attention_drops_a_tenth_of_its_weights() -> None:
     assert torch.allclose(heads, heads[..., :1].expand_as(heads))
     assert heads[..., 0].std().item() == pytest.approx(math.sqrt(0.1 * 0.9 / 200), rel=0.1)
     assert torch.allclose(inputs_of(block.attention_norm, block.eval(), x), torch.tensor(2.0))
+
+
+@pytest.mark.parametrize("share", [0.0, 0.4])
+def test_attention_dropout_is_a_setting_of_every_block(share: float) -> None:
+    for block in HRPro(64, CLASSES, HRProSettings(attention_dropout=share)).blocks:
+        block.dropout.p = 0.0
+        with torch.no_grad():
+            block.query.weight.zero_()
+            block.query.bias.zero_()
+        kept = (inputs_of(block.attention_norm, block, torch.ones(1, 200, 64)) - 1) * (1 - share)
+        assert kept.mean().item() == pytest.approx(1 - share, abs=0.02)
+        assert kept.std().item() == pytest.approx(math.sqrt(share * (1 - share) / 200), abs=0.005)
 
 
 def test_blocks_drop_three_tenths_of_the_attention_and_of_the_hidden_channels() -> None:

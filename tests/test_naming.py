@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from fustal_core import naming
-from fustal_core.config import make_settings
+from fustal_core.config import Method, make_settings
 from fustal_core.stages import Study
 
 GENERATORS = list(naming.GENERATORS.values())
@@ -28,7 +29,7 @@ def test_by_default_names_stand_as_they_are() -> None:
     assert names(study_with({})) == ALL
 
 
-@pytest.mark.parametrize("method", ["cola", "acm-net", "ftcl"])
+@pytest.mark.parametrize("method", ["cola", "acm-net", "ftcl", "hr-pro-snippet", "hr-pro"])
 def test_students_of_other_generators_say_so_and_are_not_called_fustal(method: str) -> None:
     study = study_with({"generation.method": method})
     *generators, floor, student, ema, ceiling = names(study)
@@ -48,6 +49,10 @@ def test_students_of_other_generators_say_so_and_are_not_called_fustal(method: s
         ("acm_net", "cross-video", {naming.ACM_NET, naming.FTCL}),
         ("acm_net", "ftcl", {naming.ACM_NET, naming.FTCL, *STUDENTS}),
         ("ftcl", "cross-video", {naming.FTCL}),
+        ("hr_pro", "cross-video", {naming.HR_PRO_SNIPPET, naming.HR_PRO}),
+        ("hr_pro", "hr-pro", {naming.HR_PRO_SNIPPET, naming.HR_PRO, *STUDENTS}),
+        ("hr_pro_instance", "hr-pro", {naming.HR_PRO, *STUDENTS}),
+        ("hr_pro_instance", "hr-pro-snippet", {naming.HR_PRO}),
         ("student", "cross-video", {*STUDENTS, naming.CEILING}),
     ],
 )
@@ -76,8 +81,24 @@ def test_choices_on_test_are_those_of_the_runs_own_generator_and_student() -> No
     assert naming.choices_on_test(study_with(other | {"generation.method": "ftcl"})) == [
         "generator"
     ]
+    points = {"hr_pro.select": "best-on-test", "hr_pro.evaluate_every": 1}
+    assert naming.choices_on_test(study_with(points)) == []
+    assert naming.choices_on_test(study_with(points), "hr-pro") == ["generator"]
     student = {"student.select": "best-on-test", "student.evaluate_every": 1}
     assert naming.choices_on_test(study_with(student)) == ["students"]
+
+
+def test_what_each_generator_is_told() -> None:
+    told = {method: naming.supervision_name(method) for method in naming.GENERATORS}
+    assert told == {
+        "cola": "video",
+        "cross-video": "video",
+        "acm-net": "video",
+        "ftcl": "video",
+        "hr-pro-snippet": "point",
+        "hr-pro": "point",
+    }
+    assert set(naming.GENERATORS) == set(get_args(Method))
 
 
 def test_proposals_name_their_generator_unless_it_is_the_runs_own() -> None:

@@ -23,8 +23,10 @@ from fustal_core.weights import LoadedModel, load_model
 
 COLUMNS = ["video", "label", "t_start", "t_end", "score"]
 GENERATOR, STUDENT = "01_generation/cross-video", "03_training/selected+ema"
+HR_PRO = [f"01_generation/{method}" for method in ("hr-pro-snippet", "hr-pro")]
 TINY = {
     "generation.iterations": 10,
+    "hr_pro.iterations": 6,
     "student.switch_epoch": 2,
     "student.epochs": 3,
     "student.evaluate_every": 0,
@@ -35,7 +37,8 @@ TINY = {
 class Run:
     """A finished run, and the features of its test videos as files.
 
-    joined: folder by product name; streams: the student's as rgb/ and flow/; annotations: a file.
+    joined: folder by product name, of HR-Pro the generator's; streams: the student's as rgb/ and
+    flow/; annotations: a file.
     """
 
     study: Study
@@ -55,11 +58,13 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     folder = tmp_path_factory.mktemp("predict")
     study = open_study("simulated", "smoke", 0, folder / "run", TINY)
     study.student()
+    study.generation("hr-pro")
     dataset = study.dataset
     stores = {GENERATOR: dataset.generator_features, STUDENT: dataset.student_features}
     joined = {name: folder / name.partition("/")[0] for name in stores}
     for name, store in stores.items():
         save_videos(joined[name], store, dataset.video_names("test"))
+    joined |= dict.fromkeys(HR_PRO, joined[GENERATOR])
     save_videos(folder / "streams/rgb", stores[STUDENT], dataset.video_names("test"), slice(0, 8))
     save_videos(folder / "streams/flow", stores[STUDENT], dataset.video_names("test"), slice(8, 16))
     annotations = folder / "gt.json"
@@ -82,9 +87,9 @@ def database(study: Study) -> dict[str, dict]:
     }
 
 
-@pytest.mark.parametrize(("name", "file"), [(GENERATOR, "proposals_test"), (STUDENT, "detections")])
+@pytest.mark.parametrize("name", [GENERATOR, *HR_PRO, STUDENT])
 def test_the_studys_own_features_give_its_own_detections(
-    run: Run, tmp_path: Path, name: str, file: str
+    run: Run, tmp_path: Path, name: str
 ) -> None:
     """To the bit, through the command line and from Python."""
     output = tmp_path / "new" / "folder" / "found.json"
@@ -96,13 +101,13 @@ def test_the_studys_own_features_give_its_own_detections(
     assert result.returncode == 0, result.stderr
     content = json.loads(output.read_text())
     assert set(content) == {"version", "results", "external_data"}
-    study = json.loads((run.product(name) / f"{file}.json").read_text())
+    study = json.loads((run.product(name) / "detections.json").read_text())
     assert content["results"] == study["results"]
     assert list(content["results"]) == run.study.dataset.video_names("test")
 
     durations_s, _ = read_durations(run.annotations)
     found = predict(run.model(name), run.joined[name], durations_s=durations_s)
-    expected = pd.read_parquet(run.product(name) / f"{file}.parquet")
+    expected = pd.read_parquet(run.product(name) / "detections.parquet")
     assert len(found) > 50
     pd.testing.assert_frame_equal(found, expected[COLUMNS], check_exact=True)
 
@@ -157,6 +162,18 @@ def test_fps_must_be_said_where_training_had_several(run: Run) -> None:
     pd.testing.assert_frame_equal(predict(model, features, fps=25.0), predict(trained, features))
 
 
+def test_hr_pro_follows_the_clock_too(run: Run) -> None:
+    """Twice the stride doubles the times: a video is cut where its snippets are, not its seconds."""
+    model, features = run.model(HR_PRO[-1]), run.joined[HR_PRO[-1]]
+    model = replace(model, settings=model.settings.model_copy(update={"legacy_plus_one": False}))
+    usual = predict(model, features)
+    wide = predict(model, features, stride_frames=32)
+    columns = ["t_start", "t_end"]
+    order = [*columns, "label", "video"]
+    usual, wide = (own.sort_values(order).reset_index(drop=True) for own in (usual, wide))
+    np.testing.assert_allclose(wide[columns], 2 * usual[columns], rtol=1e-5, atol=1e-5)
+
+
 def test_the_best_are_kept(run: Run) -> None:
     model, features = run.model(GENERATOR), run.joined[GENERATOR]
     everything = predict(model, features)
@@ -206,7 +223,7 @@ class Counted(Mapping):
         return self.num_videos
 
 
-@pytest.mark.parametrize("name", [GENERATOR, STUDENT])
+@pytest.mark.parametrize("name", [GENERATOR, HR_PRO[-1], STUDENT])
 def test_features_are_held_a_few_at_a_time(
     run: Run, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

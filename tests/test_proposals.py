@@ -15,6 +15,7 @@ from scipy.interpolate import interp1d
 
 from fustal_core.proposals import (
     FUSTAL,
+    Localization,
     batched_soft_nms,
     find_candidates,
     find_runs,
@@ -23,6 +24,8 @@ from fustal_core.proposals import (
     normalise,
     outer_inner_contrast,
     soft_nms,
+    suppress_softly,
+    thin,
     upsample,
 )
 from fustal_core.reference_proposals import (
@@ -186,6 +189,22 @@ def test_single_snippet_has_no_proposals() -> None:
     # Its range is 0, so min-max leaves 0 everywhere: nothing stands out.
     assert found.empty
     assert found.columns.tolist() == COLUMNS
+
+
+def test_runs_of_one_position_where_they_count() -> None:
+    """A spike of one position above 0.4, on curves that are not scaled."""
+    cas = np.array([[0.0], [0.0], [0.6], [0.0], [0.0]])
+    spike = {"cas_thresholds": (0.4,), "actionness_thresholds": (0.9,), "upsampling": 2}
+    arguments = (cas, np.zeros(5), np.array([1.0]), 5, 2.0)
+    for shortest, expected in ((1, [[4.0, 5.0]]), (2, [])):
+        how = Localization(**spike, min_max=False, class_score_weight=0.0, shortest=shortest)
+        found = generate_proposals(*arguments, how=how, nms=False)
+        # Upsampled: 0, 0, 0, 0.3, 0.6, 0.3, 0, ..; a position is a second.
+        assert found[["t_start", "t_end"]].to_numpy().tolist() == expected
+        assert found["score"].tolist() == pytest.approx([0.6] * len(expected))
+    single = Localization(min_max=False, shortest=1)
+    found = generate_proposals(cas[2:3], np.zeros(1), np.array([1.0]), 1, 2.0, how=single)
+    assert found[["t_start", "t_end"]].to_numpy().tolist() == [[0.0, 2.0]] * 10  # at every cut
 
 
 @pytest.mark.parametrize("nms", [True, False])
@@ -359,3 +378,91 @@ def test_batched_soft_nms_of_nothing() -> None:
         )
         assert picked.shape == (shape[0], 0, 2)
         assert scores.shape == (shape[0], 0)
+
+
+# --- NMS of a subset ------------------------------------------------------------------------------
+
+
+FRAME = ["video", "label", "score", "t_start", "t_end"]
+group_sizes = st.lists(
+    st.tuples(st.sampled_from("vwx"), st.sampled_from(["run", "jump"]), st.integers(1, 9)),
+    max_size=6,
+)
+
+
+def random_proposals(groups: list[tuple[str, str, int]], seed: int) -> pd.DataFrame:
+    """Proposals of videos and classes in any order; scores below 0 as well."""
+    rng, frames = np.random.default_rng(seed), []
+    for video, label, count in groups:
+        segments, scores = random_segments(count, int(rng.integers(1000)))
+        columns = (scores - 0.3, segments[:, 0], segments[:, 1])
+        own = pd.DataFrame(dict(zip(FRAME[2:], columns, strict=True)))
+        frames.append(own.assign(video=video, label=label)[FRAME])
+    if not frames:
+        return pd.DataFrame(columns=FRAME).astype(dict.fromkeys(FRAME[2:], float))
+    return pd.concat(frames).sample(frac=1, random_state=seed).reset_index(drop=True)
+
+
+def groups_of(frame: pd.DataFrame) -> dict[tuple[str, str], pd.DataFrame]:
+    return dict(list(frame.groupby(["video", "label"], sort=False)))
+
+
+@given(group_sizes, st.integers(0, 999), st.sampled_from([0.1, 0.3, 2.0]), st.booleans())
+def test_suppress_softly_equals_soft_nms_of_each_video_and_class(
+    groups: list[tuple[str, str, int]], seed: int, sigma: float, legacy: bool
+) -> None:
+    """To the bit, and with every row; whatever else is suppressed with it."""
+    proposals = random_proposals(groups, seed)
+    found = suppress_softly(proposals, sigma, legacy_plus_one=legacy)
+    assert sorted(found.columns) == sorted(FRAME)
+    assert found.index.equals(pd.RangeIndex(len(proposals)))
+    before, after = groups_of(proposals), groups_of(found)
+    assert list(after) == list(before)  # in the order that they come
+    for key, own in before.items():
+        times, scores = own[["t_start", "t_end"]].to_numpy().copy(), own["score"].to_numpy().copy()
+        segments, decayed = soft_nms(times, scores, sigma, -np.inf, legacy)
+        assert np.array_equal(after[key][["t_start", "t_end"]], segments)
+        assert np.array_equal(after[key]["score"], decayed)
+        loops = soft_nms_by_loops(times, scores, sigma, -np.inf, extra=float(legacy))
+        np.testing.assert_allclose(decayed, loops[1], atol=1e-12)
+        assert sorted(map(tuple, segments)) == sorted(map(tuple, times))
+        if (scores >= 0).all():
+            assert (np.diff(decayed) <= 0).all()
+
+
+def test_suppress_softly_by_hand() -> None:
+    """Two classes and two videos at one place leave each other alone."""
+    rows = [
+        ("v", "run", 0.9, 0.0, 4.0),
+        ("w", "run", 0.5, 0.0, 4.0),
+        ("v", "jump", 0.6, 0.0, 4.0),
+        ("v", "run", 0.8, 0.0, 2.0),  # tIoU 1/2, with lengths + 1 3/5
+    ]
+    proposals = pd.DataFrame(rows, columns=FRAME)
+    for legacy, tiou in ((False, 1 / 2), (True, 3 / 5)):
+        found = suppress_softly(proposals, 0.3, legacy_plus_one=legacy)
+        expected = [rows[0], (*rows[3][:2], 0.8 * np.exp(-(tiou**2) / 0.3), 0.0, 2.0)]
+        expected += [rows[1], rows[2]]
+        assert found[FRAME[:2]].to_numpy().tolist() == [list(row[:2]) for row in expected]
+        assert found["score"].tolist() == pytest.approx([row[2] for row in expected])
+
+
+@given(group_sizes, st.integers(0, 999), st.floats(0.05, 1), st.booleans())
+def test_thin_equals_nms_of_each_video_and_class(
+    groups: list[tuple[str, str, int]], seed: int, tiou: float, legacy: bool
+) -> None:
+    proposals = random_proposals(groups, seed)
+    found = thin(proposals, tiou, legacy_plus_one=legacy)
+    expected = [proposals[:0]]
+    for own in groups_of(proposals).values():
+        segments, scores = own[["t_start", "t_end"]].to_numpy(), own["score"].to_numpy()
+        expected.append(own.iloc[nms(segments, scores, tiou, legacy_plus_one=legacy)])
+    pd.testing.assert_frame_equal(found, pd.concat(expected, ignore_index=True), check_exact=True)
+
+
+def test_suppression_leaves_its_input_alone() -> None:
+    proposals = random_proposals([("v", "run", 7), ("w", "jump", 3)], 0)
+    before = proposals.copy()
+    suppress_softly(proposals, 0.3)
+    thin(proposals, 0.5)
+    pd.testing.assert_frame_equal(proposals, before, check_exact=True)

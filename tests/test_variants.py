@@ -5,25 +5,31 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 from filelock import FileLock
 from safetensors import safe_open
-from training_helpers import TINY
+from training_helpers import TINY, assert_same_weights
 
 from fustal_core import comparison, making, stages
-from fustal_core.config import SettingsError
+from fustal_core.annotations import DataError
+from fustal_core.config import Method, SettingsError, make_settings
+from fustal_core.generation import propose
 from fustal_core.locks import RunDirectoryBusyError, making_lock
+from fustal_core.metrics import map_summary
 from fustal_core.progress import Progress
 from fustal_core.rundir import Product
 from fustal_core.stages import Study, open_study
 from fustal_core.weights import load_model
 
-SETTINGS = {**TINY, "acm_net.checkpoint_every": 2}
-METHODS = ("cola", "cross-video", "acm-net", "ftcl")
+SETTINGS = {**TINY, "acm_net.checkpoint_every": 2, "hr_pro.checkpoint_every": 2}
+METHODS = ("cola", "cross-video", "acm-net", "ftcl", "hr-pro-snippet", "hr-pro")
+POINTS = {"hr-pro-snippet", "hr-pro"}
 PHASES = ("phase_one", "plain", "ema")
 STUDENTS = {f"{labels} {phase}" for labels in ("selected", "raw") for phase in PHASES}
 TRUTH = {f"truth {phase}" for phase in PHASES}
@@ -95,7 +101,11 @@ def weights(study: Study, method: str) -> bytes:
         ({"ftcl.fsd_weight": 0.0}, {"ftcl"}),
         ({"acm_net.iterations": 5}, {"acm-net", "ftcl"}),
         ({"generation.iterations": 5}, {"cola", "cross-video", *STUDENTS}),
+        ({"hr_pro.iterations": 5}, POINTS),
+        ({"hr_pro.points": "centre"}, POINTS),
+        ({"hr_pro_instance.epochs": 2}, {"hr-pro"}),
         ({"generation.method": "ftcl"}, STUDENTS),
+        ({"generation.method": "hr-pro"}, STUDENTS),
         ({"selection.iou_threshold": 0.3}, STUDENTS),
         (
             {"student.epochs": 3},
@@ -190,7 +200,7 @@ def test_a_seed_changes_the_training_and_not_the_data(base: Study) -> None:
         assert product.folder == base.run_dir / "variants/seed1" / inside
 
 
-@pytest.mark.parametrize("method", ["cross-video", "ftcl"])
+@pytest.mark.parametrize("method", ["cross-video", "ftcl", "hr-pro"])
 def test_the_seed_alone_decides_the_bits(base: Study, tmp_path: Path, method: str) -> None:
     """Another one gives other weights; the same one the same file, wherever it is made."""
     first = weights(base.variant("seed1", seed=1), method)
@@ -249,7 +259,7 @@ def test_terms_over_seeds_are_measured_as_the_study_measures(base: Study) -> Non
     assert (rows["weights"] == "last").all()
     table = rows.set_index(["variant", "seed"])["avg 0.1:0.7"]
     for name, method in (("ACM-Net", "acm-net"), ("FTCL", "ftcl")):
-        expected = base.measure(base.generation(method).test)["avg 0.1:0.7"]
+        expected = base.measure(base.generation(method).detections)["avg 0.1:0.7"]
         assert table[name, 0] == expected
     before = snapshot(base.run_dir)
     again = comparison.terms_over_seeds(base, [0, 1])
@@ -262,6 +272,124 @@ def test_weights_chosen_by_test_labels_are_said(unmade: Study) -> None:
     chosen = {"acm_net.select": "best-on-test", "acm_net.evaluate_every": 2}
     rows = comparison.terms_over_seeds(unmade.variant("best", overrides=chosen), [0])
     assert rows["weights"].tolist() == ["best-on-test"] * 5
+
+
+# --- HR-Pro ---------------------------------------------------------------------------------------
+
+
+def test_both_stages_of_hr_pro_are_made_and_read(base: Study) -> None:
+    for method in ("hr-pro-snippet", "hr-pro"):
+        found, again = base.generation(method), base.generation(method)
+        settings = base.generator_settings(method)
+        for subset, proposals in (("train", found.train), ("test", found.test)):
+            expected = propose(found.model, base.dataset, subset, settings, purpose="labels")
+            pd.testing.assert_frame_equal(proposals, expected, check_exact=True)
+        expected = propose(found.model, base.dataset, "test", settings)
+        pd.testing.assert_frame_equal(found.detections, expected, check_exact=True)
+        assert len(found.detections) > len(found.test)
+        assert_same_weights(found.model, again.model)
+        assert (found.looks != {}) == (method == "hr-pro-snippet")
+    snippet, detector = (base.generation(m).model for m in ("hr-pro-snippet", "hr-pro"))
+    assert_same_weights(detector.snippet, snippet)
+
+
+def test_hr_pro_does_not_see_where_actions_end(base: Study, tmp_path: Path) -> None:
+    """With the points that the data has, false segments give the same weights and proposals."""
+    assert not base.dataset.points.empty
+    false = base.dataset.segments.assign(t_start=0.0, t_end=0.5)
+    blind = Study(base.settings, tmp_path)
+    blind.dataset = replace(base.dataset, segments=false)
+    for method in ("hr-pro-snippet", "hr-pro"):
+        assert weights(blind, method) == weights(base, method)
+        pd.testing.assert_frame_equal(
+            blind.generation(method).train, base.generation(method).train, check_exact=True
+        )
+
+
+def test_points_are_drawn_as_the_settings_say(base: Study) -> None:
+    pd.testing.assert_frame_equal(base.points.points, base.dataset.points)
+    starts = base.variant("starts", overrides={"hr_pro.points": "start"}).points.points
+    truth = base.dataset.truth("train")
+    assert starts["t"].tolist() == truth["t_start"].tolist()
+    bare = Study(base.settings, base.run_dir)
+    bare.dataset = replace(base.dataset, points=base.dataset.points[:0])
+    with pytest.raises(DataError, match="no point labels"):
+        _ = bare.variant("given", overrides={"hr_pro.points": "given"}).points
+
+
+# --- what is not measured -------------------------------------------------------------------------
+
+
+def measuring(base: Study, **evaluation: str) -> Study:
+    """The study with other ``evaluation`` settings, in its own directory."""
+    overrides = SETTINGS | {f"evaluation.{name}": value for name, value in evaluation.items()}
+    return with_data_of(
+        base, Study(make_settings("simulated", "smoke", 0, overrides), base.run_dir)
+    )
+
+
+def test_excluded_videos_are_out_of_truth_and_detections(base: Study) -> None:
+    detections, truth = base.generation("hr-pro").detections, base.dataset.truth("test")
+    first, second, *_ = truth["video"].unique()
+    study = measuring(base, exclude=f"{first}, {second}, nowhere")
+    found, true = study.measured(detections)
+    for kept, whole in ((found, detections), (true, truth)):
+        expected = whole[~whole["video"].isin([first, second])].reset_index(drop=True)
+        pd.testing.assert_frame_equal(kept, expected)
+    assert study.measure(detections) == map_summary(found, true)
+    assert study.measure(detections) != base.measure(detections)
+    # As if the two videos were not there.
+    assert study.measure(found) == study.measure(detections)
+    whole = base.measured(detections)
+    pd.testing.assert_frame_equal(whole[0], detections)
+    pd.testing.assert_frame_equal(whole[1], truth)
+
+
+def test_what_touches_an_ambiguous_interval_is_out(base: Study, tmp_path: Path) -> None:
+    """Detections alone: the truth stays, and is missed where its detections are gone."""
+    truth = base.dataset.truth("test")
+    perfect = truth.assign(score=1.0)
+    assert base.measure(perfect)["mAP@0.5"] == pytest.approx(100)
+    one = truth.iloc[0]
+    listed = tmp_path / "Ambiguous_test.txt"
+    listed.write_text(f"{one['video']} {one['t_start']} {one['t_end']}\n")
+    study = measuring(base, ambiguous=str(listed))
+    found, true = study.measured(perfect)
+    pd.testing.assert_frame_equal(true, truth)
+    inside = (truth["t_start"] < one["t_end"]) & (truth["t_end"] > one["t_start"])
+    gone = inside & (truth["video"] == one["video"])
+    assert len(found) == len(truth) - gone.sum()
+    assert study.measure(perfect)["mAP@0.5"] < 99.9
+    both = measuring(base, ambiguous=str(listed), exclude=one["video"])
+    assert both.measure(perfect)["mAP@0.5"] == pytest.approx(100)
+
+
+def test_what_is_not_measured_changes_no_training(base: Study) -> None:
+    first = base.dataset.video_names("test")[0]
+    own, theirs = products(measuring(base, exclude=first)), products(base)
+    assert own == theirs
+
+
+@pytest.mark.parametrize(
+    ("evaluation", "fragment"),
+    [
+        ({"ambiguous": "no/such/list.txt"}, "list.txt: cannot be read"),
+        ({"ambiguous": "LIST"}, "line 2"),
+        ({"exclude": "nowhere, elsewhere"}, "'elsewhere', 'nowhere': expected a test video"),
+        ({"exclude": "sim_train_0000"}, "expected a test video"),
+        ({"exclude": "ALL"}, "nothing is left to measure against"),
+    ],
+)
+def test_lists_of_what_not_to_measure_are_checked_with_the_data(
+    base: Study, tmp_path: Path, evaluation: dict[str, str], fragment: str
+) -> None:
+    listed = tmp_path / "list.txt"
+    listed.write_text("video_test_0000001 1 2\nvideo_test_0000001 2 1\n")
+    places = {"ALL": ",".join(base.dataset.video_names("test")), "LIST": str(listed)}
+    overrides = {f"evaluation.{key}": places.get(own, own) for key, own in evaluation.items()}
+    settings = make_settings("simulated", "smoke", 0, SETTINGS | overrides)
+    with pytest.raises(DataError, match=fragment):
+        _ = Study(settings, tmp_path / "run").dataset
 
 
 # --- mistakes -------------------------------------------------------------------------------------
@@ -302,10 +430,13 @@ class Killed(Exception):
     pass
 
 
+@pytest.mark.parametrize(("first", "second"), [("acm-net", "ftcl"), ("hr-pro-snippet", "hr-pro")])
 def test_killed_in_the_middle_a_variant_goes_on_to_the_same_bits(
-    base: Study, unmade: Study, monkeypatch: pytest.MonkeyPatch
+    base: Study, unmade: Study, monkeypatch: pytest.MonkeyPatch, first: Method, second: Method
 ) -> None:
-    expected = {method: weights(base.variant("seed1", seed=1), method) for method in METHODS[2:]}
+    expected = {
+        method: weights(base.variant("seed1", seed=1), method) for method in (first, second)
+    }
     variant = unmade.variant("seed1", seed=1)
 
     def killed_after(step: int) -> None:
@@ -319,15 +450,15 @@ def test_killed_in_the_middle_a_variant_goes_on_to_the_same_bits(
 
         monkeypatch.setattr(making, "show_progress", show_progress)
 
-    killed_after(3)  # a step after ACM-Net's checkpoint
+    killed_after(3)  # a step after the first one's checkpoint
     with pytest.raises(Killed):
-        variant.generation("ftcl")
-    start = variant._generation_product("acm-net")
+        variant.generation(second)
+    start = variant._generation_product(first)
     assert start.checkpoint.exists()
     assert torch.load(start.checkpoint, weights_only=True)["done"] == 2
     assert not start.is_made
     monkeypatch.undo()
-    for method in METHODS[2:]:
+    for method in (first, second):
         assert weights(variant, method) == expected[method]
 
 

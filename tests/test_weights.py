@@ -24,10 +24,18 @@ from student_helpers import (
 
 from fustal_core.acmnet import ACMNet
 from fustal_core.annotations import DataError
-from fustal_core.config import ACMNetSettings, FTCLSettings, GenerationSettings
+from fustal_core.config import (
+    ACMNetSettings,
+    FTCLSettings,
+    GenerationSettings,
+    HRProInstanceSettings,
+    HRProSettings,
+)
 from fustal_core.ftcl import FTCL, build_ftcl
 from fustal_core.generation import propose
 from fustal_core.generator import CrossVideoGenerator
+from fustal_core.hrpro import HRPro
+from fustal_core.hrpro_inference import HRProDetector
 from fustal_core.weights import KEY, Clock, load_model, save_model
 
 GENERATION = GenerationSettings(hidden_channels=6, length=32, class_threshold=0.3)
@@ -39,6 +47,8 @@ ACM_NET = ACMNetSettings(
     attention_thresholds="0.2,0.4,0.6",
 )
 FTCL_SETTINGS = FTCLSettings(fsd_channels=10, lcs_snippets=7)
+HR_PRO = HRProSettings(projected_channels=8, class_threshold=0.4, action_thresholds="0.3,0.5")
+HR_PRO_INSTANCE = HRProInstanceSettings(extension=0.5, epochs=3)
 
 
 def save_generator(path: Path) -> CrossVideoGenerator:
@@ -58,8 +68,30 @@ def save_acm_net(path: Path) -> ACMNet:
 def save_ftcl(path: Path) -> FTCL:
     torch.manual_seed(2)
     model = build_ftcl(5, len(CLASSES), ACM_NET, FTCL_SETTINGS)
-    save_model(path, model, ACM_NET, tiny_dataset(), seed=7, ftcl=FTCL_SETTINGS)
+    save_model(path, model, ACM_NET, tiny_dataset(), seed=7, later=FTCL_SETTINGS)
     return model
+
+
+def save_hr_pro_snippet(path: Path) -> HRPro:
+    torch.manual_seed(3)
+    model = HRPro(5, len(CLASSES), HR_PRO)
+    fill_buffers(model)
+    save_model(path, model, HR_PRO, tiny_dataset(), seed=7)
+    return model
+
+
+def save_hr_pro(path: Path) -> HRProDetector:
+    torch.manual_seed(4)
+    model = HRProDetector(HRPro(5, len(CLASSES), HR_PRO), HR_PRO_INSTANCE.extension)
+    fill_buffers(model.snippet)
+    save_model(path, model, HR_PRO, tiny_dataset(), seed=7, later=HR_PRO_INSTANCE)
+    return model
+
+
+def fill_buffers(model: HRPro) -> None:
+    """As after training: a memory, and statistics of features."""
+    model.prototypes = torch.rand_like(model.prototypes)
+    model.projection.set_statistics(torch.rand(5), 0.5 + torch.rand(5))
 
 
 def description_of(path: Path) -> dict[str, Any]:
@@ -113,6 +145,51 @@ def test_acm_net_and_ftcl_come_back_and_localise_the_same(
     ours, theirs = (propose(m, tiny_dataset(), "test", ACM_NET) for m in (model, loaded.model))
     assert len(ours) > 0
     pd.testing.assert_frame_equal(ours, theirs, check_exact=True)
+
+
+@pytest.mark.parametrize(
+    ("kind", "save"), [("hr-pro-snippet", save_hr_pro_snippet), ("hr-pro", save_hr_pro)]
+)
+def test_hr_pro_comes_back_and_localises_the_same(
+    tmp_path: Path, kind: str, save: Callable[[Path], HRPro | HRProDetector]
+) -> None:
+    """With its memory, its projection, and by how much it extends proposals."""
+    path = tmp_path / "weights.safetensors"
+    model = save(path).eval()
+    loaded = load_model(path)
+    assert loaded.kind == kind
+    assert loaded.settings == HR_PRO
+    assert loaded.settings.action_thresholds == (0.3, 0.5)
+    assert (loaded.classes, loaded.in_channels, loaded.origin.seed) == (CLASSES, 5, 7)
+    assert not loaded.model.training
+    state = loaded.model.state_dict()
+    assert state.keys() == model.state_dict().keys()
+    for name, value in model.state_dict().items():
+        assert torch.equal(state[name], value), name
+    buffers = {name.rpartition(".")[2] for name, _ in loaded.model.named_buffers()}
+    assert buffers == {"prototypes", "mean", "deviation", "weight"}
+    ours, theirs = (propose(m, tiny_dataset(), "test", HR_PRO) for m in (model, loaded.model))
+    assert len(ours) > 0
+    pd.testing.assert_frame_equal(ours, theirs, check_exact=True)
+    save(tmp_path / "again")
+    assert (tmp_path / "again").read_bytes() == path.read_bytes()
+
+
+def test_what_hr_pro_has_of_its_own_is_kept(tmp_path: Path) -> None:
+    path = tmp_path / "weights.safetensors"
+    model = save_hr_pro(path)
+    assert load_model(path).model.extension == 0.5
+    assert description_of(path)["instance"] == HR_PRO_INSTANCE.model_dump(mode="json")
+    rewrite(path, lambda description, _: description["settings"].update(projected_channels=0))
+    with pytest.raises(DataError, match=r"prototypes: found \(3, 8\).*expected \(3, 5\)"):
+        load_model(path)
+    rewrite(path, lambda description, _: description.pop("instance"))
+    with pytest.raises(DataError, match="instance is missing"):
+        load_model(path)
+    with pytest.raises(ValueError, match="instance"):
+        save_model(path, model, HR_PRO, tiny_dataset(), seed=7)
+    with pytest.raises(ValueError, match="ftcl"):  # another method's
+        save_model(path, model.snippet, HR_PRO, tiny_dataset(), seed=7, later=FTCL_SETTINGS)
 
 
 def test_what_ftcl_has_of_its_own_is_kept(tmp_path: Path) -> None:
@@ -184,7 +261,7 @@ def test_a_setting_that_is_newer_than_the_file_takes_its_default(tmp_path: Path)
         (lambda d, s: d["settings"].update(length="long"), ["settings.length", "'long'"]),
         (
             lambda d, s: d.update(kind="detector"),
-            ["'detector'", "generator or acm-net or ftcl or student"],
+            ["'detector'", "generator or acm-net or ftcl or hr-pro-snippet or hr-pro or student"],
         ),
         (lambda d, s: d.update(kind="student"), ["settings.hidden_channels"]),
         (lambda d, s: d.update(kind="acm-net"), ["settings.method", "settings.contrast_weight"]),

@@ -18,6 +18,8 @@ TINY = {
     "generation.iterations": 4,
     "acm_net.iterations": 4,
     "ftcl.epochs": 1,
+    "hr_pro.iterations": 4,
+    "hr_pro_instance.epochs": 1,
     "student.switch_epoch": 1,
     "student.epochs": 2,
     "student.evaluate_every": 0,
