@@ -18,8 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fustal_core.config import ACMNetSettings
 from fustal_core.generator import check_channels, dropout
+from fustal_core.stage_settings import ACMNetSettings
 
 INSTANCE, CONTEXT, BACKGROUND = range(3)
 """The branches, in the order of the attention's channels."""

@@ -10,7 +10,7 @@ import resource
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from scipy.ndimage import gaussian_filter1d
 from torch import Tensor
 
 from fustal_core.alignment import (
@@ -26,9 +25,12 @@ from fustal_core.alignment import (
     fine_grained_sequence_distance,
     longest_common_subsequence,
 )
+from fustal_core.bench_data import alike_snippets, random_detections, smooth_curves
 from fustal_core.data import load_dataset
 from fustal_core.files import write_json
 from fustal_core.generator import mine_snippets
+from fustal_core.hrpro import expand_points
+from fustal_core.hrpro_instance import BINS, roi_pool
 from fustal_core.metrics import THUMOS_TIOU, detection_map
 from fustal_core.progress import Progress
 from fustal_core.proposals import generate_proposals
@@ -38,7 +40,9 @@ from fustal_core.reference import (
     mine_snippets_by_loops,
 )
 from fustal_core.reference_alignment import cosine_by_pairs, fsd_by_loops, lcs_by_loops
+from fustal_core.reference_hrpro import expand_points_by_loops
 from fustal_core.reference_proposals import proposals_by_loops
+from fustal_core.reference_roi import roi_pool_by_loops
 from fustal_core.selection import iou_score
 from fustal_core.simulator import SimulatorSettings, simulate
 
@@ -57,6 +61,8 @@ class Sizes:
         pairs: of videos that are aligned.
         lcs_length, lcs_channels: candidates of each video and their channels, for LCS.
         fsd_length, fsd_channels: the same for FSD, which halves the channels.
+        whole_snippets, points: of the long video whose points spread.
+        rois, roi_channels: proposals of that video, and channels of the features they pool.
         feature_videos, feature_channels: of the feature files that are read, 320 snippets each.
         simulation: settings of the simulated data.
     """
@@ -75,6 +81,10 @@ class Sizes:
     lcs_channels: int = 2048
     fsd_length: int = 5
     fsd_channels: int = 1024
+    whole_snippets: int = 2600
+    points: int = 40
+    rois: int = 1000
+    roi_channels: int = 128
     feature_videos: int = 100
     feature_channels: int = 2048
     simulation: SimulatorSettings = field(default_factory=SimulatorSettings)
@@ -99,6 +109,8 @@ def run_benchmark(progress: Progress | None = None, sizes: Sizes | None = None) 
         bench_mining,
         bench_iou_score,
         bench_alignment,
+        bench_expansion,
+        bench_pooling,
         bench_evaluator,
         bench_loading,
     )
@@ -211,66 +223,42 @@ def bench_alignment(sizes: Sizes, rng: np.random.Generator) -> dict[str, Any]:
     return _row(part, size, ours_s, reference_s, agree, "< 0.0125 s")
 
 
+def bench_expansion(sizes: Sizes, rng: np.random.Generator) -> dict[str, Any]:
+    """Seeds that the points of a long video spread to, HR-Pro's stage 1."""
+    count = sizes.whole_snippets
+    background = 1 / (1 + np.exp(-8 * np.sin(np.arange(count) / 9) - rng.normal(size=count)))
+    points = np.zeros((count, sizes.classes))
+    rows = rng.choice(count, sizes.points, replace=False)
+    points[rows, rng.integers(sizes.classes, size=sizes.points)] = 1
+    inputs = torch.from_numpy(background), torch.from_numpy(points)
+    ours_s, ours = _time(lambda: expand_points(*inputs), repeats=20)
+    reference_s, reference = _time(lambda: expand_points_by_loops(background, points), repeats=5)
+    agree = max(_difference(x.numpy(), y) for x, y in zip(ours, reference, strict=True))
+    size = f"{count} snippets, {sizes.points} points"
+    return _row("seeds from points", size, ours_s, reference_s, agree)
+
+
+def bench_pooling(sizes: Sizes, rng: np.random.Generator) -> dict[str, Any]:
+    """RoI pooling of all proposals of a long video, HR-Pro's stage 2."""
+    count = sizes.whole_snippets
+    features = rng.random((count, sizes.roi_channels))
+    start = rng.uniform(-2, count, size=sizes.rois)
+    rois = np.stack([start, start + rng.lognormal(2.5, 0.8, sizes.rois)], axis=1)
+    lengths = torch.full((sizes.rois,), count)
+    inputs = torch.from_numpy(features), torch.zeros_like(lengths), lengths, torch.from_numpy(rois)
+    ours_s, ours = _time(lambda: roi_pool(*inputs), repeats=5)
+    reference_s, reference = _time(lambda: roi_pool_by_loops(features, rois))
+    size = f"{sizes.rois} proposals, {BINS} bins, {sizes.roi_channels} channels"
+    agree = _difference(ours.numpy(), reference)
+    return _row("RoI pooling", size, ours_s, reference_s, agree)
+
+
 def bench_simulator(sizes: Sizes, rng: np.random.Generator) -> dict[str, Any]:
     """The simulated data, for which there is no reference."""
     settings = sizes.simulation
     ours_s, _ = _time(lambda: simulate(settings, seed=int(rng.integers(100))))
     size = f"{settings.train_videos} + {settings.test_videos} videos, D = {settings.feature_dim}"
     return _row("simulated data", size, ours_s, target="< 15 s")
-
-
-def smooth_curves(length: int, count: int, rng: np.random.Generator) -> np.ndarray:
-    """Non-negative curves with bumps of about ten snippets, (length, count)."""
-    return np.maximum(gaussian_filter1d(rng.normal(size=(length, count)), 2.5, axis=0), 0)
-
-
-def alike_snippets(
-    pairs: int, length: int, channels: int, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
-    """Non-negative snippets of two videos of each pair, twice (pairs, length, channels), float32.
-
-    Snippets of a pair are alike up to noise of different strength; at 2048 channels, one in three
-    couples has a cosine above 0.92.
-    """
-    shared = rng.random((pairs, 1, channels))
-    noise = rng.normal(size=(2, pairs, length, channels))
-    strength = 0.4 * rng.random((2, pairs, length, 1))
-    first, second = np.maximum(shared + strength * noise, 0).astype(np.float32)
-    return first, second
-
-
-def random_detections(sizes: Sizes, rng: np.random.Generator) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Ground truth of one or two classes a video, and detections scattered around it.
-
-    Every fifth detection has a random class, which the ground truth may not show in its video.
-    """
-    names = np.array([f"class {label:02d}" for label in range(sizes.classes)])
-    # The first class goes round, so that every class is shown.
-    shown = [{video % sizes.classes} for video in range(sizes.videos)]
-    for classes in shown:
-        classes |= {int(rng.integers(sizes.classes))} if rng.random() < 0.12 else set()
-    count = rng.integers(5, 30, size=sizes.videos)
-    video = np.repeat(np.arange(sizes.videos), count)
-    label = np.concatenate([rng.choice(sorted(c), n) for c, n in zip(shown, count, strict=True)])
-    start = rng.uniform(0, 150, size=len(video))
-    truth = _segments(video, names[label], start, start + rng.lognormal(1, 0.6, len(video)))
-    source = truth.iloc[rng.integers(len(truth), size=sizes.detections)]
-    start = source["t_start"].to_numpy() + rng.normal(size=sizes.detections)
-    length = (source["t_end"] - source["t_start"]).to_numpy()
-    other = rng.random(sizes.detections) < 0.2
-    random_names = rng.choice(truth["label"].unique(), sizes.detections)
-    detections = _segments(
-        source["video"],
-        np.where(other, random_names, source["label"]),
-        start,
-        start + length * rng.lognormal(0, 0.3, sizes.detections),
-    )
-    return truth, detections.assign(score=rng.random(sizes.detections))
-
-
-def _segments(video: Sequence, label: Sequence, start: np.ndarray, end: np.ndarray) -> pd.DataFrame:
-    columns = {"video": np.asarray(video), "label": label, "t_start": start, "t_end": end}
-    return pd.DataFrame(columns).astype({"video": str})
 
 
 def peak_memory_gb() -> float:

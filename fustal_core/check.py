@@ -11,7 +11,6 @@ from typing import Any
 import pandas as pd
 
 from fustal_core.annotations import Report
-from fustal_core.config import FeatureSettings
 from fustal_core.data import fingerprint_of
 from fustal_core.description import STREAMS
 from fustal_core.feature_files import SourceFiles
@@ -19,6 +18,7 @@ from fustal_core.points import warn_of_shared_snippets
 from fustal_core.progress import Progress
 from fustal_core.reading import Read, look_at, stored_type
 from fustal_core.splits import SUBSETS
+from fustal_core.stage_settings import FeatureSettings
 from fustal_core.survey import Survey, survey_folder
 
 

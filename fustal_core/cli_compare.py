@@ -9,7 +9,8 @@ import typer
 
 from fustal_core.cli_data import fingerprint_of_sound_data
 from fustal_core.cli_predict import check_writable
-from fustal_core.config import PROFILES, Method, SettingsError, make_settings, parse_overrides
+from fustal_core.config import PROFILES, SettingsError, make_settings, parse_overrides
+from fustal_core.stage_settings import Method
 
 _MOST_SEEDS = 1000
 _METHODS: tuple[str, ...] = get_args(Method)

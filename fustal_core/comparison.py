@@ -13,7 +13,7 @@ from typing import Any
 
 import pandas as pd
 
-from fustal_core.config import Method, changed_settings, make_settings
+from fustal_core.config import changed_settings, make_settings
 from fustal_core.figures import AVERAGE, save_figure
 from fustal_core.figures_generators import STEPS, plot_generators
 from fustal_core.files import remove_partial_files, write_text
@@ -29,6 +29,7 @@ from fustal_core.naming import (
 from fustal_core.reporting import AVERAGE_COLUMNS, MAP_COLUMNS
 from fustal_core.rundir import default_run_dir, resolve_data
 from fustal_core.selection import score_proposals, select
+from fustal_core.stage_settings import Method
 from fustal_core.stages import Study, open_study
 
 LABEL_COLUMNS = ["proposals", "precision@0.5", "recall@0.5", "f1@0.5", "mean_tiou"]

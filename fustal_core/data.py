@@ -17,12 +17,12 @@ import pandas as pd
 import torch
 
 from fustal_core.annotations import DataError, Report
-from fustal_core.config import FeatureSettings
 from fustal_core.features import FeatureStore
 from fustal_core.points import points_frame
 from fustal_core.progress import Progress
 from fustal_core.reading import Read, num_bytes, read_to_cache, read_to_memory, stored_type
 from fustal_core.splits import SUBSETS
+from fustal_core.stage_settings import FeatureSettings
 from fustal_core.survey import Survey, survey_folder
 
 __all__ = ["DataError", "Dataset", "FeatureStore", "load_dataset"]

@@ -26,7 +26,7 @@ from fustal_core.student_inference import (
 )
 
 if TYPE_CHECKING:
-    from fustal_core.config import StudentSettings
+    from fustal_core.stage_settings import StudentSettings
 
 LABEL_COLUMNS = (
     "epoch",

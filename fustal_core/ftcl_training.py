@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from fustal_core.acmnet import ACMNet, ACMNetLoss, ACMNetOutput, acm_net_loss
-from fustal_core.config import ACMNetSettings, FTCLSettings
 from fustal_core.data import Dataset
 from fustal_core.ftcl import (
     FTCL,
@@ -22,6 +21,7 @@ from fustal_core.ftcl import (
 )
 from fustal_core.generator_training import Task, seeded, video_task
 from fustal_core.progress import say_note
+from fustal_core.stage_settings import ACMNetSettings, FTCLSettings
 
 ACM_NET_PARTS = ("total", "classification", "guide", "norms", "sparsity")
 FTCL_PARTS = ("total", "acm_net", "fsd", "lcs")

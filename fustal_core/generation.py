@@ -10,12 +10,6 @@ import torch
 from torch import Tensor
 
 from fustal_core.acmnet import ACMNetOutput
-from fustal_core.config import (
-    GenerationSettings,
-    GeneratorSettings,
-    HRProSettings,
-    SampledGeneratorSettings,
-)
 from fustal_core.data import Dataset
 from fustal_core.features import FeatureStore
 from fustal_core.generator import (
@@ -35,6 +29,12 @@ from fustal_core.proposals import (
     generate_proposals,
     suppress_softly,
     thin,
+)
+from fustal_core.stage_settings import (
+    GenerationSettings,
+    GeneratorSettings,
+    HRProSettings,
+    SampledGeneratorSettings,
 )
 
 PARTS = ("total", "classification", "in_video", "cross_video")

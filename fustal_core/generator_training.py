@@ -18,10 +18,10 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from fustal_core.config import SampledGeneratorSettings, TrainingSettings
 from fustal_core.data import Dataset
 from fustal_core.files import load_checkpoint, save_checkpoint
 from fustal_core.progress import Progress
+from fustal_core.stage_settings import SampledGeneratorSettings, TrainingSettings
 
 Model = TypeVar("Model", bound=nn.Module)
 Evaluate = Callable[[nn.Module], dict[str, float]]

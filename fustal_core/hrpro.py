@@ -17,9 +17,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fustal_core.config import HRProSettings
 from fustal_core.generator import check_channels
 from fustal_core.hrpro_blocks import InputProjection, ReliabilityAwareBlock
+from fustal_core.stage_settings import HRProSettings
 
 BLOCKS = 2
 CLASSIFIER_DROPOUT = 0.7

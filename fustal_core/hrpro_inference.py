@@ -7,10 +7,10 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from fustal_core.config import HRProSettings
 from fustal_core.hrpro import HRPro, SnippetOutput
 from fustal_core.hrpro_instance import HRProInstance, extend, roi_pool
 from fustal_core.proposals import Localization, generate_proposals
+from fustal_core.stage_settings import HRProSettings
 
 
 class HRProDetector(nn.Module):

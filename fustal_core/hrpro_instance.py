@@ -17,8 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fustal_core.config import HRProInstanceSettings
 from fustal_core.metrics import temporal_iou
+from fustal_core.stage_settings import HRProInstanceSettings
 
 BINS = 12
 START, INSIDE, END = slice(0, 2), slice(2, 10), slice(10, 12)

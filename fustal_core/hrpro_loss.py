@@ -15,8 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fustal_core.config import HRProSettings
 from fustal_core.hrpro import Seeds, SnippetOutput, class_sums, top_mean
+from fustal_core.stage_settings import HRProSettings
 
 TEMPERATURE = 0.1
 """tau of the contrast."""

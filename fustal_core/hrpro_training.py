@@ -14,7 +14,6 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from fustal_core.config import HRProInstanceSettings, HRProSettings
 from fustal_core.generator_training import Task, seeded
 from fustal_core.hrpro import HRPro, expand_points
 from fustal_core.hrpro_inference import HRProDetector
@@ -22,6 +21,7 @@ from fustal_core.hrpro_instance import extend, instance_loss, roi_pool
 from fustal_core.hrpro_loss import snippet_loss
 from fustal_core.point_supervision import PointSupervision
 from fustal_core.reliability import negative_proposals, reliable_proposals
+from fustal_core.stage_settings import HRProInstanceSettings, HRProSettings
 
 SNIPPET_PARTS = ("total", "video", "frame", "background", "contrast")
 INSTANCE_PARTS = ("total", "regression", "completeness")
@@ -120,10 +120,15 @@ def initialise_prototypes(model: HRPro, points: PointSupervision) -> None:
 
 
 def example_video(points: PointSupervision) -> str:
-    """The training video to look at: most points among those not longer than the median video."""
+    """The training video to look at, by a fixed rule.
+
+    Of those with points of one class, not longer than the median video, the one with most points; if
+    there is none, the one with most points of all.
+    """
     lengths = np.array([points.features.num_snippets(video) for video in points.videos])
     counts = np.array([len(points.rows_of(video)[0]) for video in points.videos])
-    return points.videos[int(np.where(lengths <= np.median(lengths), counts, -1).argmax())]
+    plain = (points.labels().sum(1).numpy() == 1) & (lengths <= np.median(lengths))
+    return points.videos[int((np.where(plain, counts + counts.max(), counts)).argmax())]
 
 
 def _look_at_examples(model: HRPro, points: PointSupervision) -> Callable[[], dict[str, Tensor]]:

@@ -12,16 +12,6 @@ import pandas as pd
 from safetensors.torch import save
 
 from fustal_core.acmnet import ACMNet
-from fustal_core.config import (
-    ACMNetSettings,
-    FTCLSettings,
-    GeneratorSettings,
-    HRProInstanceSettings,
-    HRProSettings,
-    Method,
-    StudentSettings,
-    TrainingSettings,
-)
 from fustal_core.files import write_bytes, write_parquet
 from fustal_core.ftcl_training import acm_net_task, ftcl_task
 from fustal_core.generation import Purpose, generator_task, propose
@@ -31,6 +21,16 @@ from fustal_core.hrpro_training import instance_task, snippet_task
 from fustal_core.progress import Progress, show_progress
 from fustal_core.results import write_detections
 from fustal_core.rundir import Product
+from fustal_core.stage_settings import (
+    ACMNetSettings,
+    FTCLSettings,
+    GeneratorSettings,
+    HRProInstanceSettings,
+    HRProSettings,
+    Method,
+    StudentSettings,
+    TrainingSettings,
+)
 from fustal_core.student import TriDet
 from fustal_core.student_inference import detect
 from fustal_core.student_training import StudentResult, train_student

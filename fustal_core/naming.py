@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from fustal_core.config import Method, TrainingSettings
+from fustal_core.stage_settings import Method, TrainingSettings
 
 if TYPE_CHECKING:
-    from fustal_core.config import StudentSettings
+    from fustal_core.stage_settings import StudentSettings
     from fustal_core.stages import Study
 
 COLA, CROSS_VIDEO, ACM_NET, FTCL = "CoLA", "FuSTAL generator", "ACM-Net", "FTCL"

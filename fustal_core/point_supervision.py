@@ -19,8 +19,8 @@ from fustal_core.annotations import DataError
 from fustal_core.points import points_frame, snippets_of
 
 if TYPE_CHECKING:
-    from fustal_core.config import PointSource
     from fustal_core.data import Dataset, FeatureStore
+    from fustal_core.stage_settings import PointSource
 
 GAUSSIAN_SD = 1 / 6
 """Of drawn points around the middle of their segments, as a share of the segments' length."""

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from fustal_core.config import Method, make_settings
+from fustal_core.config import make_settings
 from fustal_core.figures import AVERAGE, save_figure
 from fustal_core.files import atomic_path, write_json, write_text
 from fustal_core.naming import (
@@ -36,6 +36,7 @@ from fustal_core.quality import assign, pseudo_label_quality
 from fustal_core.results import write_pseudo_labels
 from fustal_core.rundir import default_run_dir, project_root
 from fustal_core.selection import select
+from fustal_core.stage_settings import Method
 from fustal_core.stages import Study
 from fustal_core.views import readable
 

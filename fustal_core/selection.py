@@ -10,8 +10,8 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from fustal_core.config import SelectionSettings
 from fustal_core.metrics import temporal_iou
+from fustal_core.stage_settings import SelectionSettings
 
 
 def iou_score(segments: np.ndarray) -> np.ndarray:

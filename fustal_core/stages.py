@@ -17,16 +17,7 @@ import pandas as pd
 import torch
 from safetensors.torch import load_file
 
-from fustal_core.config import (
-    ACMNetSettings,
-    GeneratorSettings,
-    HRProSettings,
-    Method,
-    Settings,
-    StudentSettings,
-    make_settings,
-    override,
-)
+from fustal_core.config import Settings, make_settings, override
 from fustal_core.data import Dataset, load_dataset
 from fustal_core.features import FeatureStore
 from fustal_core.left_out import check_excluded, leave_out
@@ -51,6 +42,13 @@ from fustal_core.rundir import (
 )
 from fustal_core.selection import score_proposals, select
 from fustal_core.simulator import simulate
+from fustal_core.stage_settings import (
+    ACMNetSettings,
+    GeneratorSettings,
+    HRProSettings,
+    Method,
+    StudentSettings,
+)
 from fustal_core.student import TriDet
 from fustal_core.weights import WEIGHTS_FORMAT, GeneratorModel, load_model
 

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from fustal_core.student_blocks import ConvStack, SGPBlock, convolve
 
 if TYPE_CHECKING:
-    from fustal_core.config import StudentSettings
+    from fustal_core.stage_settings import StudentSettings
 
 PRIOR = 0.01
 """Probability that the classifiers start from."""

@@ -18,7 +18,7 @@ from torch import Tensor
 from fustal_core.features import FeatureStore
 
 if TYPE_CHECKING:
-    from fustal_core.config import StudentSettings
+    from fustal_core.stage_settings import StudentSettings
 
 CROP_TRIES = 200
 KEPT_SHARE = 0.5

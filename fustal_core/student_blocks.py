@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
-    from fustal_core.config import StudentSettings
+    from fustal_core.stage_settings import StudentSettings
 
 GROUPS = 16
 """Groups of the SGP block's GroupNorm."""

@@ -18,8 +18,8 @@ from fustal_core.student import StudentOutput, TriDet, decode_offsets
 from fustal_core.student_batches import pad_features
 
 if TYPE_CHECKING:
-    from fustal_core.config import StudentSettings
     from fustal_core.data import Dataset
+    from fustal_core.stage_settings import StudentSettings
 
 POSITIONS_PER_BATCH = 16_384
 NMS_CHUNK = 2**17

@@ -41,8 +41,8 @@ from fustal_core.student_batches import (
 from fustal_core.student_loss import NORMALISER_START, StudentLoss, assign_labels, student_loss
 
 if TYPE_CHECKING:
-    from fustal_core.config import StudentSettings
     from fustal_core.data import Dataset
+    from fustal_core.stage_settings import StudentSettings
 
 Evaluate = Callable[[TriDet], Mapping[str, float]]
 CHOSEN_ON = "avg 0.1:0.7"

@@ -14,7 +14,6 @@ import numpy as np
 import pandas as pd
 import torch
 
-from fustal_core.config import SelectionSettings, StudentSettings
 from fustal_core.data import Dataset
 from fustal_core.generation import run_generator
 from fustal_core.generator import CrossVideoGenerator, hard_regions, mine_snippets
@@ -24,6 +23,7 @@ from fustal_core.quality import pseudo_label_quality
 from fustal_core.selection import score_proposals, select
 from fustal_core.simulated_annotations import class_statistics
 from fustal_core.simulator import SimulatorSettings
+from fustal_core.stage_settings import SelectionSettings, StudentSettings
 from fustal_core.student import TriDet, make_grid, trident_distributions
 from fustal_core.student_batches import pad_features
 from fustal_core.student_inference import detect

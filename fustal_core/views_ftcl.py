@@ -17,12 +17,13 @@ from fustal_core.alignment import (
     lcs_table,
     longest_common_subsequence,
 )
-from fustal_core.config import ACMNetSettings, Constants, FTCLSettings, make_settings
+from fustal_core.config import make_settings
 from fustal_core.data import Dataset
 from fustal_core.ftcl import FTCL, PairSampler, example_pairs
 from fustal_core.ftcl_training import look_at_pair
 from fustal_core.generation import Generator, localization_of, run_generator
 from fustal_core.proposals import proposed_classes
+from fustal_core.stage_settings import ACMNetSettings, Constants, FTCLSettings
 from fustal_core.views import Curves, snippet_times, truth_of
 
 BRANCHES = ("instance", "context", "background")

@@ -22,7 +22,14 @@ from torch import Tensor
 
 from fustal_core.acmnet import ACMNet
 from fustal_core.annotations import DataError
-from fustal_core.config import (
+from fustal_core.data import Dataset
+from fustal_core.features import FeatureStore
+from fustal_core.files import write_bytes
+from fustal_core.ftcl import FTCL, build_ftcl
+from fustal_core.generator import CrossVideoGenerator
+from fustal_core.hrpro import HRPro
+from fustal_core.hrpro_inference import HRProDetector
+from fustal_core.stage_settings import (
     ACMNetSettings,
     FTCLSettings,
     GenerationSettings,
@@ -31,13 +38,6 @@ from fustal_core.config import (
     HRProSettings,
     StudentSettings,
 )
-from fustal_core.data import Dataset
-from fustal_core.features import FeatureStore
-from fustal_core.files import write_bytes
-from fustal_core.ftcl import FTCL, build_ftcl
-from fustal_core.generator import CrossVideoGenerator
-from fustal_core.hrpro import HRPro
-from fustal_core.hrpro_inference import HRProDetector
 from fustal_core.student import TriDet
 
 KEY = "fustal"

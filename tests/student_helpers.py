@@ -6,9 +6,9 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from fustal_core.config import StudentSettings
 from fustal_core.data import Dataset
 from fustal_core.features import FeatureStore
+from fustal_core.stage_settings import StudentSettings
 from fustal_core.student import StudentOutput, TriDet
 
 CLASSES = ("dive", "jump", "run")

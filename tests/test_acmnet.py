@@ -27,13 +27,14 @@ from fustal_core.acmnet import (
     norm_loss,
     sparsity_loss,
 )
-from fustal_core.config import ACMNetSettings, GenerationSettings, make_settings
+from fustal_core.config import make_settings
 from fustal_core.data import Dataset
 from fustal_core.ftcl_training import ACM_NET_PARTS, acm_net_task
 from fustal_core.generation import localization_of, propose, propose_video, run_generator
 from fustal_core.generator_training import Trained, train
 from fustal_core.proposals import FUSTAL, generate_proposals
 from fustal_core.reference_proposals import ACM_NET_WAY, proposals_by_loops, suppressed
+from fustal_core.stage_settings import ACMNetSettings, GenerationSettings
 
 COLUMNS = ["label", "score", "t_start", "t_end"]
 ACTIVITYNET = make_settings(overrides={"constants": "activitynet13"}).acm_net

@@ -10,14 +10,8 @@ import torch
 
 from fustal_core import bench, cli
 from fustal_core.alignment import cosine_table
-from fustal_core.bench import (
-    COLUMNS,
-    Sizes,
-    alike_snippets,
-    random_detections,
-    run_benchmark,
-    smooth_curves,
-)
+from fustal_core.bench import COLUMNS, Sizes, run_benchmark
+from fustal_core.bench_data import alike_snippets, random_detections, smooth_curves
 from fustal_core.simulator import SimulatorSettings
 
 TINY = Sizes(
@@ -35,6 +29,10 @@ TINY = Sizes(
     lcs_channels=8,
     fsd_length=3,
     fsd_channels=8,
+    whole_snippets=80,
+    points=5,
+    rois=20,
+    roi_channels=3,
     feature_videos=4,
     feature_channels=3,
     simulation=SimulatorSettings(
@@ -53,6 +51,8 @@ def test_parts_run_and_agree_with_their_references() -> None:
         "snippet mining",
         "IoU score",
         "FSD and LCS, forward and backward",
+        "seeds from points",
+        "RoI pooling",
         "detection mAP",
         "loading features, reading alone",
     }
@@ -60,7 +60,7 @@ def test_parts_run_and_agree_with_their_references() -> None:
     assert (referenced["agree"] < np.where(in_single_precision, 1e-5, 1e-9)).all()
     ratio = referenced["reference_s"] / referenced["ours_s"]
     assert referenced["ratio"].to_numpy() == pytest.approx(ratio.to_numpy())
-    assert calls == [(i, 7, part) for i, part in enumerate(table["part"][:7], start=1)]
+    assert calls == [(i, 9, part) for i, part in enumerate(table["part"][:9], start=1)]
     simulated, memory = table.set_index("part").loc[["simulated data", "peak memory so far"]].iloc
     assert simulated["ours_s"] > 0
     assert memory["size"].endswith(" GB")

@@ -23,7 +23,6 @@ from fustal_core import (
 )
 from fustal_core.config import (
     PROFILES,
-    ACMNetSettings,
     Settings,
     SettingsError,
     changed_settings,
@@ -33,6 +32,7 @@ from fustal_core.config import (
     read_settings,
     setting_names,
 )
+from fustal_core.stage_settings import ACMNetSettings
 
 PAPER_SETTINGS = {
     "generation": {
@@ -414,7 +414,10 @@ def test_assignments_of_the_command_line() -> None:
         ({"seed": 5}, ["'seed'", "--seed"]),
         ({"generation.iterations": "many"}, ["generation.iterations", "integer", "'many'"]),
         ({"generation.iterations": 0}, ["generation.iterations", "greater than or equal to 1"]),
-        ({"generation.method": "acm"}, ["generation.method", "'acm-net' or 'ftcl'", "'acm'"]),
+        (
+            {"generation.method": "acm"},
+            ["generation.method", "'hr-pro-snippet' or 'hr-pro'", "'acm'"],
+        ),
         ({"constants": "charades"}, ["constants", "'activitynet13' or 'salads50'"]),
         ({"acm_net.iteration": 5}, ["'acm_net.iteration'", "acm_net.iterations"]),
         ({"acm_net.instance_share": 0}, ["acm_net.instance_share", "greater than or equal to 1"]),
@@ -502,3 +505,18 @@ def test_changed_settings_are_listed() -> None:
 def test_values_that_would_fail_later_are_refused_at_the_door(name: str, value: str) -> None:
     with pytest.raises(SettingsError, match=name):
         make_settings(overrides={name: value})
+
+
+def test_names_of_what_is_not_measured_come_as_text_or_as_a_list() -> None:
+    for given in ("a, b", ["a", "b"], ("a", "b")):
+        made = make_settings(overrides={"evaluation.exclude": given})
+        assert made.evaluation.exclude == ("a", "b")
+    assert make_settings(overrides={"evaluation.exclude": ""}).evaluation.exclude == ()
+
+
+def test_constants_of_50_salads_reach_hr_pro_after_the_profile() -> None:
+    for profile in ("quick", "paper"):
+        made = make_settings(profile=profile, overrides={"constants": "salads50"})
+        assert (made.hr_pro.projected_channels, made.hr_pro.iterations) == (256, 400)
+        assert made.hr_pro_instance.epochs == 9
+        assert made.hr_pro.batch_size == make_settings(profile=profile).hr_pro.batch_size

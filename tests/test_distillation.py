@@ -12,7 +12,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from student_helpers import CLASSES, random_input, random_network, small_settings, tiny_dataset
 
-from fustal_core.config import StudentSettings
 from fustal_core.data import Dataset
 from fustal_core.distillation import (
     ema_label_rows,
@@ -23,6 +22,7 @@ from fustal_core.distillation import (
     relabel,
 )
 from fustal_core.proposals import soft_nms
+from fustal_core.stage_settings import StudentSettings
 from fustal_core.student import TriDet
 from fustal_core.student_batches import (
     Batch,

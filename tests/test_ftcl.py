@@ -26,7 +26,6 @@ from training_helpers import (
 
 from fustal_core import ftcl, ftcl_training
 from fustal_core.acmnet import ACMNet, ACMNetOutput, acm_net_loss
-from fustal_core.config import ACMNetSettings, FTCLSettings
 from fustal_core.data import Dataset
 from fustal_core.features import FeatureStore
 from fustal_core.ftcl import (
@@ -45,6 +44,7 @@ from fustal_core.ftcl_training import FTCL_PARTS, ftcl_task, look_at_pair
 from fustal_core.generation import propose, run_generator
 from fustal_core.generator_training import Task, Trained, train
 from fustal_core.reference_alignment import cosine_by_pairs, fsd_by_loops, lcs_by_loops
+from fustal_core.stage_settings import ACMNetSettings, FTCLSettings
 
 DIM = 6
 NETWORK = ACMNetSettings(hidden_channels=8, length=32, learning_rate=1e-3)

@@ -22,7 +22,6 @@ from training_helpers import (
     scores_in_turn,
 )
 
-from fustal_core.config import ACMNetSettings, GenerationSettings, HRProSettings
 from fustal_core.data import Dataset, FeatureStore
 from fustal_core.generation import (
     PARTS,
@@ -37,6 +36,7 @@ from fustal_core.generator_training import Trained, train
 from fustal_core.hrpro import HRPro
 from fustal_core.hrpro_inference import HRProDetector
 from fustal_core.proposals import FUSTAL, suppress_softly, thin
+from fustal_core.stage_settings import ACMNetSettings, GenerationSettings, HRProSettings
 
 BATCH = 3
 

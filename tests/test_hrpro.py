@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from fustal_core.config import HRProSettings
 from fustal_core.hrpro import HRPro, SnippetOutput, class_sums, expand_points
 from fustal_core.hrpro_blocks import InputProjection, ReliabilityAwareBlock
 from fustal_core.reference_hrpro import expand_points_by_loops
+from fustal_core.stage_settings import HRProSettings
 
 CHANNELS, CLASSES = 16, 3
 

@@ -11,7 +11,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from fustal_core.config import HRProInstanceSettings
 from fustal_core.hrpro_instance import (
     HRProInstance,
     InstanceOutput,
@@ -23,6 +22,7 @@ from fustal_core.hrpro_instance import (
 )
 from fustal_core.reference import iou_of_two
 from fustal_core.reference_roi import roi_pool_by_loops
+from fustal_core.stage_settings import HRProInstanceSettings
 
 HOW = HRProInstanceSettings()
 

@@ -12,7 +12,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from fustal_core.config import HRProSettings
 from fustal_core.hrpro import HRPro, Seeds, SnippetOutput, expand_points
 from fustal_core.hrpro_loss import (
     SnippetLoss,
@@ -22,6 +21,7 @@ from fustal_core.hrpro_loss import (
     snippet_loss,
     video_loss,
 )
+from fustal_core.stage_settings import HRProSettings
 
 PARTS = ("video", "frame", "background", "contrast")
 

@@ -8,7 +8,8 @@ from typing import get_args
 import pytest
 
 from fustal_core import naming
-from fustal_core.config import Method, make_settings
+from fustal_core.config import make_settings
+from fustal_core.stage_settings import Method
 from fustal_core.stages import Study
 
 GENERATORS = list(naming.GENERATORS.values())

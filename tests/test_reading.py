@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from layout_helpers import LAYOUTS, LayoutFolder, values, write_wtalc
 
 from fustal_core.check import check_folder
-from fustal_core.config import FeatureSettings
 from fustal_core.data import DataError, Dataset, load_dataset
 from fustal_core.reading import Statistics, checksum, statistics_of
+from fustal_core.stage_settings import FeatureSettings
 
 TINY = FeatureSettings(memory_gb=1e-9)
 
@@ -210,7 +210,7 @@ def test_memory_stays_within_the_budget(tmp_path: Path) -> None:
         import resource, sys
         from pathlib import Path
         import torch
-        from fustal_core.config import FeatureSettings
+        from fustal_core.stage_settings import FeatureSettings
         from fustal_core.data import load_dataset
         def peak_mb():
             return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

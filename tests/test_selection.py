@@ -11,9 +11,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fustal_core.config import SelectionSettings
 from fustal_core.reference import iou_score_by_pairs
 from fustal_core.selection import iou_score, mean_of_largest_ious, score_proposals, select
+from fustal_core.stage_settings import SelectionSettings
 
 # tIoU with the first: 1/2, 1/4, 0; of the second and third 0.
 FOUR = np.array([[0.0, 4.0], [0.0, 2.0], [3.0, 4.0], [9.0, 10.0]])

@@ -21,12 +21,13 @@ from fustal_core.alignment import (
     lcs_table,
     longest_common_subsequence,
 )
-from fustal_core.config import ACMNetSettings, Constants, FTCLSettings, make_settings
+from fustal_core.config import make_settings
 from fustal_core.data import Dataset
 from fustal_core.features import FeatureStore
 from fustal_core.ftcl import FTCL, PairSampler, build_ftcl, example_pairs, find_candidates
 from fustal_core.ftcl_training import look_at_pair
 from fustal_core.generation import run_generator
+from fustal_core.stage_settings import ACMNetSettings, Constants, FTCLSettings
 from fustal_core.views import snippet_times
 
 LENGTH = 40

@@ -24,18 +24,18 @@ from student_helpers import (
 
 from fustal_core.acmnet import ACMNet
 from fustal_core.annotations import DataError
-from fustal_core.config import (
+from fustal_core.ftcl import FTCL, build_ftcl
+from fustal_core.generation import propose
+from fustal_core.generator import CrossVideoGenerator
+from fustal_core.hrpro import HRPro
+from fustal_core.hrpro_inference import HRProDetector
+from fustal_core.stage_settings import (
     ACMNetSettings,
     FTCLSettings,
     GenerationSettings,
     HRProInstanceSettings,
     HRProSettings,
 )
-from fustal_core.ftcl import FTCL, build_ftcl
-from fustal_core.generation import propose
-from fustal_core.generator import CrossVideoGenerator
-from fustal_core.hrpro import HRPro
-from fustal_core.hrpro_inference import HRProDetector
 from fustal_core.weights import KEY, Clock, load_model, save_model
 
 GENERATION = GenerationSettings(hidden_channels=6, length=32, class_threshold=0.3)
