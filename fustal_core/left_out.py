@@ -22,8 +22,7 @@ def leave_out(
     Args:
         detections: columns ``video``, ``label``, ``t_start``, ``t_end`` (s), ``score``; others stay.
         truth: columns ``video``, ``label``, ``t_start``, ``t_end`` (s).
-        exclude: videos left out of both; names that neither has change nothing. Detections of a class
-            of which that leaves no segment go as well: there is nothing to measure them against.
+        exclude: videos left out of both; names that neither has change nothing.
         intervals: columns ``video``, ``t_start``, ``t_end`` (s), as ``results.read_ambiguous`` reads
             them: a detection of any class that shares time with one of its video is left out, one
             that only touches it is not. None: no intervals.
@@ -32,9 +31,7 @@ def leave_out(
     kept = ~detections["video"].isin(names)
     if intervals is not None:
         kept &= ~touching(detections, intervals)
-    true = truth[~truth["video"].isin(names)]
-    without = set(truth["label"]) - set(true["label"])
-    found = detections[kept & ~detections["label"].isin(without)]
+    found, true = detections[kept], truth[~truth["video"].isin(names)]
     return found.reset_index(drop=True), true.reset_index(drop=True)
 
 

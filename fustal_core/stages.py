@@ -250,9 +250,14 @@ class Study:
         return map_summary(*self.measured(detections))
 
     def measured(self, detections: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-        """Detections and truth of the test videos without what ``evaluation.*`` leaves out."""
+        """Detections and truth of the test videos without what ``evaluation.*`` leaves out.
+
+        Nor is a class measured of which no test segment is left.
+        """
         exclude = self.settings.evaluation.exclude
-        return leave_out(detections, self.dataset.truth("test"), exclude, self._ambiguous)
+        found, truth = leave_out(detections, self.dataset.truth("test"), exclude, self._ambiguous)
+        measurable = found["label"].isin(truth["label"])
+        return found[measurable].reset_index(drop=True), truth
 
     @cached_property
     def _ambiguous(self) -> pd.DataFrame | None:

@@ -348,6 +348,19 @@ def test_excluded_videos_are_out_of_truth_and_detections(base: Study) -> None:
     pd.testing.assert_frame_equal(whole[1], truth)
 
 
+def test_a_class_that_no_test_video_shows_is_not_measured(base: Study) -> None:
+    """Models predict every class of the training videos."""
+    truth = base.dataset.truth("test")
+    label = truth["label"].iloc[0]
+    study = measuring(base)
+    segments = base.dataset.segments
+    gone = (segments["label"] == label) & segments["video"].isin(truth["video"])
+    study.dataset = replace(base.dataset, segments=segments[~gone])
+    perfect = truth.assign(score=1.0)
+    assert study.measure(perfect)["mAP@0.5"] == pytest.approx(100)
+    assert label not in set(study.measured(perfect)[0]["label"])
+
+
 def test_what_touches_an_ambiguous_interval_is_out(base: Study, tmp_path: Path) -> None:
     """Detections alone: the truth stays, and is missed where its detections are gone."""
     truth = base.dataset.truth("test")
