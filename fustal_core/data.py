@@ -8,11 +8,10 @@ are for measuring, and for the fully supervised ceiling.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import torch
 
@@ -26,8 +25,6 @@ from fustal_core.stage_settings import FeatureSettings
 from fustal_core.survey import Survey, survey_folder
 
 __all__ = ["DataError", "Dataset", "FeatureStore", "load_dataset"]
-
-_SHARE = 6  # what the random numbers of a share of the training videos are drawn from
 
 
 @dataclass(frozen=True)
@@ -76,32 +73,6 @@ class Dataset:
         labels = torch.zeros(len(names), len(self.classes))
         labels[torch.as_tensor(rows), torch.as_tensor(columns)] = 1.0
         return labels
-
-
-def training_share(dataset: Dataset, share: float, seed: int) -> Dataset:
-    """The data set with a random share of its training videos, of each class at least as large a share.
-
-    What somebody could label who has time for that share only. The test videos stay.
-
-    Args:
-        dataset: of any origin.
-        share: above 0, up to 1.
-        seed: of the choice.
-
-    Raises:
-        ValueError: another share.
-    """
-    if not 0 < share <= 1:
-        raise ValueError(f"share {share}, expected above 0, up to 1")
-    names, labels = np.array(dataset.video_names("train")), dataset.video_labels("train").numpy()
-    rng, chosen = np.random.default_rng([seed, _SHARE]), np.zeros(len(names), dtype=bool)
-    for shows in labels.T > 0:
-        missing = int(np.ceil(share * shows.sum())) - (chosen & shows).sum()
-        if missing > 0:
-            chosen[rng.choice(np.flatnonzero(shows & ~chosen), missing, replace=False)] = True
-    left_out = dataset.videos.index.isin(names[~chosen])
-    fingerprint = sha256("\n".join([dataset.fingerprint, *names[chosen]]).encode()).hexdigest()
-    return replace(dataset, videos=dataset.videos[~left_out], fingerprint=fingerprint)
 
 
 def load_dataset(

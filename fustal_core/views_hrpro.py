@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,7 +10,6 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from fustal_core.data import training_share
 from fustal_core.figures_hrpro import PointGrowth, SeedHistory
 from fustal_core.figures_points import PrototypeFrame
 from fustal_core.hrpro import Seeds, expand_points
@@ -22,9 +20,6 @@ from fustal_core.quality import assign
 from fustal_core.reliability import reliable_proposals
 from fustal_core.stages import Study
 from fustal_core.views import snippet_times, truth_of
-
-COST_S_PER_MINUTE = {"video": 45, "point": 50, "full": 300}
-"""Seconds it took people to label a minute of video, by kind of label (published: SF-Net, ECCV 2020)."""
 
 
 def proposals_of_points(study: Study, video: str) -> pd.DataFrame:
@@ -212,31 +207,3 @@ def placement_rows(study: Study, placements: Sequence[str]) -> pd.DataFrame:
         names = {"placement": how, "seed": study.settings.seed, "data": study.data_name}
         rows.append(names | found)
     return pd.DataFrame(rows)
-
-
-def on_share(study: Study, share: float) -> Study:
-    """The study with a share of its training videos, and a student trained for as many steps."""
-    student = study.settings.student
-    epochs = round(student.epochs / share)
-    part = study.variant(
-        f"train-{share:.3g}",
-        overrides={"student.epochs": epochs, "student.switch_epoch": student.switch_epoch},
-    )
-    part.dataset = training_share(study.dataset, share, study.settings.seed)
-    return part
-
-
-def cost_row(
-    study: Study, method: str, supervision: str, detections: pd.DataFrame
-) -> dict[str, Any]:
-    """What labelling the study's training videos costs by the published rates, and what it gains."""
-    names = study.dataset.video_names("train")
-    minutes = study.dataset.videos.loc[names, "duration_s"].sum() / 60
-    return {
-        "method": method,
-        "supervision": supervision,
-        "training videos": len(names),
-        "cost_h": minutes * COST_S_PER_MINUTE[supervision] / 3600,
-        **study.measure(detections),
-        "data": study.data_name,
-    }
