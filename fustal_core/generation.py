@@ -120,11 +120,22 @@ def propose(
     progress: Progress | None = None,
     *,
     purpose: Purpose = "detections",
+    known: Tensor | None = None,
 ) -> pd.DataFrame:
     """Proposals of all videos of a subset (FuSTAL, stage 1, "Proposals").
 
     Those of the test videos are the generator's detections; those of the training videos become
     pseudo labels.
+
+    Args:
+        model: of any method.
+        dataset: its features, and the video labels of the training videos.
+        subset: "train" or "test".
+        settings: of the method.
+        progress: called as ``progress(done, total, video)``.
+        purpose: after which NMS.
+        known: (N, C) multi-hot, classes of the training videos where they are not the video labels:
+            those of the points.
 
     Returns:
         Columns ``video``, ``label`` (class name), ``score``, ``t_start``, ``t_end`` (s).
@@ -132,14 +143,15 @@ def propose(
     frames = []
     store = dataset.generator_features
     videos = dataset.video_names(subset)
-    use_labels = subset == "train" and settings.train_classes == "video labels"
-    known = dataset.video_labels("train").numpy() if use_labels else None
+    labels = None
+    if subset == "train" and settings.train_classes == "video labels":
+        labels = (dataset.video_labels("train") if known is None else known).numpy()
     for done, video in enumerate(videos, start=1):
-        shown = np.flatnonzero(known[done - 1]) if known is not None else None
+        shown = np.flatnonzero(labels[done - 1]) if labels is not None else None
         frames.append(_propose(model, store, video, dataset.classes, settings, shown))
         if progress:
             progress(done, len(videos), video)
-    return _suppress(pd.concat(frames, ignore_index=True), settings, purpose)
+    return suppress(pd.concat(frames, ignore_index=True), settings, purpose)
 
 
 def propose_video(
@@ -164,7 +176,7 @@ def propose_video(
     Returns:
         The columns of :func:`propose`.
     """
-    return _suppress(_propose(model, store, video, classes, settings, None), settings, purpose)
+    return suppress(_propose(model, store, video, classes, settings, None), settings, purpose)
 
 
 @torch.inference_mode()
@@ -203,9 +215,13 @@ def _propose(
     return frame
 
 
-def _suppress(
+def suppress(
     proposals: pd.DataFrame, settings: GeneratorSettings, purpose: Purpose
 ) -> pd.DataFrame:
+    """What of HR-Pro's proposals, as from :func:`propose` for "all", serves a purpose.
+
+    Those of the other methods, which have passed their NMS already, stay as they are.
+    """
     if isinstance(settings, SampledGeneratorSettings) or purpose == "all":
         return proposals
     plus_one = settings.legacy_plus_one

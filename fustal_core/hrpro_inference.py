@@ -8,16 +8,19 @@ import torch
 from torch import Tensor, nn
 
 from fustal_core.hrpro import HRPro, SnippetOutput
-from fustal_core.hrpro_instance import HRProInstance, extend, roi_pool
+from fustal_core.hrpro_instance import HRProInstance, InstanceOutput, extend, roi_pool
 from fustal_core.proposals import Localization, generate_proposals
 from fustal_core.stage_settings import HRProSettings
+
+RATED_AT_ONCE = 1024
+"""Proposals that are pooled side by side: 100 MB of 2048 channels."""
 
 
 class HRProDetector(nn.Module):
     """Both stages of HR-Pro: it localises like the first, and rates and refines what that finds.
 
     Args:
-        snippet: stage 1; its weights are not trained any further.
+        snippet: stage 1; it is frozen, and not trained any further.
         extension: share of a proposal's length that is pooled with it on both sides.
     """
 
@@ -42,11 +45,14 @@ class HRProDetector(nn.Module):
             (M,), (M, 2).
         """
         whole = self.snippet.model_features(features[None])[0]
+        found = [self._rate(whole, some) for some in segments.split(RATED_AT_ONCE)]
+        return torch.cat([x.completeness for x in found]), torch.cat([x.refined for x in found])
+
+    def _rate(self, whole: Tensor, segments: Tensor) -> InstanceOutput:
         first = torch.zeros(len(segments), dtype=torch.long, device=segments.device)
-        lengths = torch.full_like(first, len(features))
+        lengths = torch.full_like(first, len(whole))
         pooled = roi_pool(whole, first, lengths, extend(segments, self.extension))
-        found = self.instance(pooled, segments)
-        return found.completeness, found.refined
+        return self.instance(pooled, segments)
 
 
 def localization_of_points(settings: HRProSettings) -> Localization:

@@ -14,7 +14,7 @@ from safetensors.torch import save
 from fustal_core.acmnet import ACMNet
 from fustal_core.files import write_bytes, write_parquet
 from fustal_core.ftcl_training import acm_net_task, ftcl_task
-from fustal_core.generation import Purpose, generator_task, propose
+from fustal_core.generation import Purpose, generator_task, propose, suppress
 from fustal_core.generator_training import Task, train
 from fustal_core.hrpro import HRPro
 from fustal_core.hrpro_training import instance_task, snippet_task
@@ -72,17 +72,25 @@ def make_generation(
     write_parquet(product.folder / "losses.parquet", trained.losses)
     write_parquet(product.folder / "evaluations.parquet", trained.evaluations)
     write_bytes(product.folder / "looks.safetensors", save(trained.looks))
+    found = {
+        subset: _propose_all(study, method, trained.model, subset) for subset in ("train", "test")
+    }
     files: dict[str, tuple[str, Purpose]] = {
         "proposals_train": ("train", "labels"),
         "proposals_test": ("test", "labels"),
         "detections": ("test", "detections"),
     }
     for name, (subset, purpose) in files.items():
-        with show_progress(f"{name} ({method})") as progress:
-            found = propose(
-                trained.model, study.dataset, subset, settings, progress, purpose=purpose
-            )
-        _save_segments(study, product, name, found, subset)
+        segments = suppress(found[subset], settings, purpose)
+        _save_segments(study, product, name, segments, subset)
+
+
+def _propose_all(study: Study, method: Method, model: GeneratorModel, subset: str) -> pd.DataFrame:
+    """Proposals of a subset; with points, the known classes of a training video are theirs."""
+    settings = study.generator_settings(method)
+    known = study.points.labels() if isinstance(settings, HRProSettings) else None
+    with show_progress(f"proposals of {subset} videos ({method})") as progress:
+        return propose(model, study.dataset, subset, settings, progress, purpose="all", known=known)
 
 
 def _generation_task(
@@ -96,8 +104,7 @@ def _generation_task(
     if isinstance(settings, HRProSettings):
         if method == "hr-pro-snippet":
             return snippet_task(settings, study.points, *place), settings
-        with show_progress("proposals of train videos for stage 2 (hr-pro)") as progress:
-            found = propose(start, study.dataset, "train", settings, progress, purpose="all")
+        found = _propose_all(study, "hr-pro-snippet", start, "train")
         own = study.settings.hr_pro_instance
         return instance_task(own, settings, start, found, study.points, *place), own
     make = acm_net_task if isinstance(settings, ACMNetSettings) else generator_task

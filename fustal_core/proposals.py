@@ -301,7 +301,7 @@ def suppress_softly(
 
     Returns:
         The same columns with decayed scores, by video and class in the order of their first rows, and
-        by falling score.
+        as they were picked: by falling score, as far as scores are >= 0 (decay raises negative ones).
     """
     by_group = proposals.groupby(["video", "label"], sort=False)
     group, place = by_group.ngroup().to_numpy(), by_group.cumcount().to_numpy()
@@ -323,9 +323,8 @@ def suppress_softly(
         done += len(rows)
     found = found[np.argsort(found[:, 0], kind="stable")]
     keys = by_group[["video", "label"]].head(1).iloc[found[:, 0].astype(int)]
-    return keys.assign(t_start=found[:, 1], t_end=found[:, 2], score=found[:, 3]).reset_index(
-        drop=True
-    )
+    softened = keys.assign(t_start=found[:, 1], t_end=found[:, 2], score=found[:, 3])
+    return softened[list(proposals.columns)].reset_index(drop=True)
 
 
 def _soften(table: Tensor, sigma: float, plus_one: bool) -> np.ndarray:

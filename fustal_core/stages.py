@@ -48,6 +48,7 @@ from fustal_core.stage_settings import (
     HRProSettings,
     Method,
     StudentSettings,
+    TrainingSettings,
 )
 from fustal_core.student import TriDet
 from fustal_core.weights import WEIGHTS_FORMAT, GeneratorModel, load_model
@@ -193,14 +194,16 @@ class Study:
 
         Args:
             name: of the folder.
-            seed: of the training alone; None: this study's.
+            seed: of the training, and of points that are drawn; None: this study's.
             overrides: settings by dotted name.
 
         Raises:
             SettingsError: unknown setting or bad value, or a setting that makes the data.
+            DataError: ``evaluation.exclude`` leaves out no test video, or all.
         """
         settings = override(self.settings, overrides or {}, seed)
         study = Study(settings, self.run_dir / "variants" / name, base=self)
+        check_excluded(settings.evaluation.exclude, self.dataset.truth("test"))
         study.dataset = self.dataset
         return study
 
@@ -302,6 +305,8 @@ class Study:
         if before := _STARTS_FROM.get(method):
             later = self.settings.ftcl if method == "ftcl" else self.settings.hr_pro_instance
             inputs += [self._generation_product(before).key, later.model_dump()]
+            inputs += self._measure_along(later)
+        inputs += self._measure_along(settings)
         code = _GENERATION_CODE
         if isinstance(settings, ACMNetSettings):
             code = _FTCL_CODE
@@ -360,12 +365,17 @@ class Study:
 
     def _student_product(self, labels: LabelSource, phase: Phase) -> Product:
         name = f"{labels}{_PHASES[phase]}"
-        inputs: list[Any] = [self._student_settings(labels, phase).model_dump(), name]
+        settings = self._student_settings(labels, phase)
+        inputs: list[Any] = [settings.model_dump(), name, *self._measure_along(settings)]
         if labels != "truth":
             generation = self._generation_product(self.settings.generation.method)
             inputs += [generation.key, self.settings.selection.model_dump()]
         product = self._product(f"03_training/{name}", _STUDENT_CODE, inputs)
         return self._shared(product, lambda base: base._student_product(labels, phase))
+
+    def _measure_along(self, settings: TrainingSettings | StudentSettings) -> list[Any]:
+        """What of the test is left out, if the training is measured on its way."""
+        return [self.settings.evaluation.model_dump()] if settings.evaluate_every else []
 
     def _phase_one(self, labels: LabelSource, segments: pd.DataFrame) -> Path:
         """The state after the epochs on the given labels, from which both continuations start."""

@@ -120,9 +120,9 @@ def prototype_table(study: Study) -> pd.DataFrame:
     """How well prototypes tell labelled snippets apart, along the training.
 
     Returns:
-        Index ``iteration``; mean cosine of labelled snippets with the ``own prototype``, the nearest
-        ``other prototype``, of background snippets with the ``nearest to background``; and the share
-        of labelled snippets that are ``nearest to own``.
+        Index ``iteration``; mean cosine of labelled snippets with their ``own prototype`` and with the
+        ``nearest other`` one, of background snippets with the one nearest to them (``background``);
+        and the share of labelled snippets whose ``nearest is own``, in [0, 1].
     """
     looks = study.generation("hr-pro-snippet").looks
     rows = []
@@ -135,7 +135,7 @@ def prototype_table(study: Study) -> pd.DataFrame:
         nearest = cosines[labelled].argmax(1) == classes[labelled]
         background = cosines[~labelled].amax(1)
         rows.append([float(x.float().mean()) for x in (own, others, background, nearest)])
-    columns = ["own prototype", "other prototype", "nearest to background", "nearest to own"]
+    columns = ["own prototype", "nearest other", "background", "nearest is own"]
     iterations = pd.Index(looks["iterations"].tolist(), name="iteration")
     return pd.DataFrame(rows, iterations, columns)
 
@@ -154,17 +154,23 @@ def scored_twice(study: Study) -> tuple[pd.DataFrame, pd.DataFrame]:
 @torch.inference_mode()
 def _scored_twice(study: Study, model: HRProDetector) -> tuple[pd.DataFrame, pd.DataFrame]:
     store, classes = study.dataset.generator_features, np.array(study.dataset.classes, dtype=object)
-    frames, scores = [], []
+    frames = []
     for video in study.dataset.video_names("test"):
         features, step_s = store[video].to(study.device), store.seconds_per_snippet(video)
         found = point_proposals(model.snippet, features, step_s, study.settings.hr_pro)
-        frames.append(found.assign(video=video, label=classes[found["label"]]))
         segments = torch.as_tensor(found[["t_start", "t_end"]].to_numpy() / step_s).float()
         completeness, _ = model.rate(features, segments.to(study.device))
-        scores.append(found["score"] + completeness.double().cpu().numpy())
-    before = pd.concat(frames, ignore_index=True)
-    before = before.assign(tiou=assign(before, study.dataset.truth("test"))["tiou"])
-    return before, before.assign(score=np.concatenate(scores))
+        frames.append(
+            found.assign(
+                video=video,
+                label=classes[found["label"]],
+                later=found["score"] + completeness.double().cpu().numpy(),
+            )
+        )
+    both, truth = study.measured(pd.concat(frames, ignore_index=True))
+    both["tiou"] = assign(both, truth)["tiou"]
+    after = both.assign(score=both["later"])
+    return both.drop(columns="later"), after.drop(columns="later")
 
 
 def mark_stages(study: Study) -> pd.DataFrame:

@@ -10,7 +10,6 @@ import pytest
 from training_helpers import TINY
 
 from fustal_core import views_hrpro
-from fustal_core.data import Dataset, training_share
 from fustal_core.hrpro_training import LOOKS, example_video
 from fustal_core.quality import assign
 from fustal_core.stages import Study, open_study
@@ -61,9 +60,9 @@ def test_prototypes_are_projected_to_common_axes(study: Study) -> None:
     assert covariance[0, 0] > covariance[1, 1]
     table = views_hrpro.prototype_table(study)
     assert table.index.tolist() == looks["iterations"].tolist()
-    assert table["nearest to own"].between(0, 1).all()
-    right = table["own prototype"] > table["other prototype"]
-    assert (right | (table["nearest to own"] < 1)).all()
+    assert table["nearest is own"].between(0, 1).all()
+    right = table["own prototype"] > table["nearest other"]
+    assert (right | (table["nearest is own"] < 1)).all()
 
 
 def test_the_same_proposals_are_scored_twice(study: Study) -> None:
@@ -109,43 +108,3 @@ def test_stages_are_measured(study: Study) -> None:
     assert stages.index.tolist() == ["HR-Pro (snippets)", "HR-Pro"]
     found = study.measure(study.generation("hr-pro").detections)
     assert stages.loc["HR-Pro"].to_dict() == found
-
-
-def test_costs_are_rates_times_minutes(study: Study) -> None:
-    detections = study.generation("hr-pro").detections
-    names = study.dataset.video_names("train")
-    minutes = study.dataset.videos.loc[names, "duration_s"].sum() / 60
-    for supervision, rate in {"video": 45, "point": 50, "full": 300}.items():
-        row = views_hrpro.cost_row(study, "m", supervision, detections)
-        assert row["cost_h"] == pytest.approx(minutes * rate / 3600)
-        assert row["training videos"] == len(names)
-
-
-def test_a_study_on_a_share_has_its_own_products(study: Study) -> None:
-    part = views_hrpro.on_share(study, 0.5)
-    assert len(part.dataset.video_names("train")) < len(study.dataset.video_names("train"))
-    assert part.dataset.video_names("test") == study.dataset.video_names("test")
-    assert part.settings.student.epochs == 2 * study.settings.student.epochs
-    assert part._student_product("truth", "plain").key != (
-        study._student_product("truth", "plain").key
-    )
-
-
-@pytest.mark.parametrize("share", [0.1, 0.5, 1.0])
-def test_a_share_has_its_part_of_every_class(tiny_dataset: Dataset, share: float) -> None:
-    part = training_share(tiny_dataset, share, seed=0)
-    whole, kept = (one.video_labels("train").sum(0) for one in (tiny_dataset, part))
-    assert (kept >= share * whole - 1e-6).all()
-    assert set(part.video_names("train")) <= set(tiny_dataset.video_names("train"))
-    assert part.video_names("test") == tiny_dataset.video_names("test")
-    assert (part.fingerprint == tiny_dataset.fingerprint) is False
-    again = training_share(tiny_dataset, share, seed=0)
-    assert again.video_names("train") == part.video_names("train")
-    if share == 1:
-        assert part.video_names("train") == tiny_dataset.video_names("train")
-
-
-@pytest.mark.parametrize("share", [0.0, -0.5, 1.01])
-def test_other_shares_are_refused(tiny_dataset: Dataset, share: float) -> None:
-    with pytest.raises(ValueError, match="share"):
-        training_share(tiny_dataset, share, seed=0)
