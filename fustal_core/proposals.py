@@ -162,7 +162,9 @@ def upsample(curves: np.ndarray, factor: int = FUSTAL.upsampling) -> np.ndarray:
     step = np.diff(curves, axis=0)
     step = np.concatenate([step, step[-1:]])  # (T, K)
     fraction = np.arange(factor)[None, :, None] / factor
-    return (curves[:, None] + fraction * step[:, None]).reshape(-1, curves.shape[1])
+    return (curves[:, None] + fraction * step[:, None]).reshape(
+        len(curves) * factor, curves.shape[1]
+    )
 
 
 def find_candidates(

@@ -386,6 +386,39 @@ def test_what_is_not_measured_changes_no_training(base: Study) -> None:
     assert own == theirs
 
 
+def test_what_is_measured_along_a_training_is_part_of_it(base: Study) -> None:
+    """Its curve, and what best-on-test keeps, are other ones where other videos are measured."""
+    first = base.dataset.video_names("test")[0]
+    every = {"hr_pro.evaluate_every": 2, "student.evaluate_every": 1}
+    along = base.variant("along", overrides=every)
+    without = base.variant("without", overrides={**every, "evaluation.exclude": first})
+    own, theirs = products(without), products(along)
+    changed = {name for name in own if own[name].key != theirs[name].key}
+    # Floor and ceiling are measured at their end alone; what starts from a changed one changes.
+    assert changed == {*POINTS, *(f"selected {phase}" for phase in PHASES)}
+
+
+def test_a_variant_that_leaves_out_nothing_or_all_is_refused(base: Study) -> None:
+    names = base.dataset.video_names("test")
+    for exclude in ("nowhere", ", ".join(names)):
+        with pytest.raises(DataError, match="left out of the test"):
+            base.variant("out", overrides={"evaluation.exclude": exclude})
+
+
+def test_training_videos_without_a_point_get_no_proposals(base: Study, tmp_path: Path) -> None:
+    """Though their video labels are known: they follow from the points."""
+    points = base.dataset.points
+    video = points["video"].iloc[0]
+    study = Study(base.settings, tmp_path)
+    study.dataset = replace(
+        base.dataset, points=points[points["video"] != video], fingerprint="fewer points"
+    )
+    for method in ("hr-pro-snippet", "hr-pro"):
+        found = study.generation(method)
+        assert video not in set(found.train["video"])
+        assert set(found.train["video"]) <= set(study.points.points["video"])
+
+
 @pytest.mark.parametrize(
     ("evaluation", "fragment"),
     [
