@@ -7,8 +7,8 @@ because of the points and of the background score $b$. All arrays are numpy; tim
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -47,9 +47,12 @@ class PointGrowth:
         seconds_per_snippet: length of a snippet.
         points_s: (P,), the labelled moments of the class.
         proposals, reliable, refined: `t_start`, `t_end` (s), `score` if there is one. `reliable`
-            holds the chosen proposal of each point that has one, `refined` what they were refined to.
+            holds the row of `proposals` that each point chose, where it chose one; `refined` what
+            they were refined to.
         truth: `t_start`, `t_end` (s).
         action_threshold, background_threshold: of $b$; at most, and at least.
+        video: its name, if it is to be told.
+        other_points_s: (P',), the labelled moments of the video's other classes.
 
     Raises:
         ValueError: an array has not as many values as there are snippets (named).
@@ -69,6 +72,8 @@ class PointGrowth:
     truth: pd.DataFrame
     action_threshold: float = 0.1
     background_threshold: float = 0.95
+    video: str = ""
+    other_points_s: np.ndarray = field(default_factory=lambda: np.zeros(0))
 
     def __post_init__(self) -> None:
         for name in ("background", "cas", "action_seeds", "background_seeds"):
@@ -122,34 +127,40 @@ def plot_point_to_segment(growth: PointGrowth) -> Figure:
     """From the points of a class to its segments, on one time axis.
 
     From the top: the background score with its two thresholds, the T-CAS, and lanes: seeds, the
-    proposals (the fuller the colour, the higher the score; at most the best 60, told in the lane's
-    name), the reliable proposal of each point, its refinement, the truth. Thin lines are the points.
+    proposals (the fuller the colour, the higher the score), the reliable proposal of each point, its
+    refinement, the truth. Of many proposals the best 60 are drawn, as the lane's name tells, and in
+    any case the reliable ones, which are outlined. Thin lines are the points; hollow marks at the
+    top those of other classes.
     """
     if not len(growth.times_s):
         return nothing_to_show("a video without snippets")
     lanes = _growth_lanes(growth)
     curves_in, lanes_in = (0.95, 0.75), sum(lane.height_in for lane in lanes)
-    figure = new_figure(height_in=sum(curves_in) + lanes_in + 0.75)
+    with_others = len(growth.other_points_s) > 0
+    legend_in = 0.3 if with_others else 0
+    figure = new_figure(height_in=sum(curves_in) + lanes_in + legend_in + 0.75)
     figure.get_layout_engine().set(h_pad=0.02, hspace=0)
     above, middle, below = figure.subplots(3, 1, sharex=True, height_ratios=[*curves_in, lanes_in])
     _background_score(above, growth.times_s, growth.background, growth)
-    for name, place in (
-        ("background", growth.background_threshold),
-        ("action", growth.action_threshold),
-    ):
-        where = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points"}
-        above.annotate(name, (1, place), xytext=(4, 0), va="center", fontsize=8, **where)
+    _name_thresholds(above, growth)
     above.set_ylabel("background\nscore $b$", **_LEVEL)
     middle.plot(growth.times_s, growth.cas, color=COLOURS["classification"], linewidth=1.4)
     middle.set_ylim(0, max(0.1, 1.1 * np.nanmax(growth.cas, initial=0.0)))
     middle.locator_params(axis="y", nbins=3)
     middle.set_ylabel("T-CAS", **_LEVEL)
     _draw_lanes(below, lanes)
-    _points(figure, growth.points_s)
+    _point_lines((above, middle, below), growth.points_s)
+    other_class = {"label": "point of another class", "markerfacecolor": "white", "ms": 4.5}
+    _point_marks(above, growth.other_points_s, **other_class)
+    _point_marks(above, growth.points_s, label=f"point of {growth.label}", ms=6)
     below.set_xlim(*_ends(growth.times_s, growth.seconds_per_snippet))
     below.set_xlabel("time (s)")
     count = len(growth.points_s)
-    above.set_title(f"{growth.label}: {count or 'no'} point{'s' * (count != 1)}", pad=13)
+    title = f"{growth.label}, {count or 'no'} point{'s' * (count != 1)}"
+    above.set_title(f"{growth.video}: {title}" if growth.video else title, pad=13)
+    if with_others:  # without them, marks and lines explain each other
+        handles = [line for line in above.lines if line.get_marker() == "v"]
+        figure.legend(handles=handles[::-1], loc="outside lower center", ncols=2)
     return figure
 
 
@@ -158,7 +169,8 @@ def plot_seeds_over_training(curves: SeedHistory) -> Figure:
     """The background score and the seeds that follow from it, as the training goes on.
 
     At most 6 evenly chosen iterations one below the other, the first and the last among them; the
-    truth at the bottom. Thin lines are the points.
+    truth at the bottom. Marks at the top are the points, each of them an action seed throughout;
+    lines through the panels would hide seeds of one snippet.
     """
     if not len(curves.times_s) or not len(curves.iterations):
         return nothing_to_show("no snippet was looked at during the training")
@@ -174,7 +186,8 @@ def plot_seeds_over_training(curves: SeedHistory) -> Figure:
             ("background seeds", curves.background_seeds[at]),
         ):
             spans = spans_of(seeds, curves.times_s, curves.seconds_per_snippet)
-            look = {"color": SEED_COLOURS[name], "alpha": 0.5, "linewidth": 0, "label": name}
+            # With an edge of its own colour, a snippet of a long video is no thinner than that.
+            look = {"color": _lighter(SEED_COLOURS[name]), "linewidth": 0.7, "label": name}
             widths = (spans["t_end"] - spans["t_start"]).to_numpy()
             axes.broken_barh(
                 list(zip(spans["t_start"], widths, strict=True)),
@@ -183,13 +196,15 @@ def plot_seeds_over_training(curves: SeedHistory) -> Figure:
                 **look,
             )
         _background_score(axes, curves.times_s, curves.background[at], curves)
+        axes.grid(visible=False)
         axes.set_ylabel(f"iteration\n{curves.iterations[at]:,}", **_LEVEL)
+    _name_thresholds(panels[0], curves)
     _draw_lanes(panels[-1], [truth])
-    _points(figure, curves.points_s)
+    panels[-1].grid(visible=False)
+    _point_marks(panels[0], curves.points_s, label="point", ms=6)
     panels[0].set_title(f"{curves.title}: background score and seeds", pad=13)
     panels[-1].set_xlim(*_ends(curves.times_s, curves.seconds_per_snippet))
     panels[-1].set_xlabel("time (s)")
-    panels[0].plot([], [], "v", color=COLOURS["truth"], label="point")
     add_legend_below(figure, panels[0], columns=4)
     return figure
 
@@ -210,16 +225,35 @@ def _background_score(
 _LEVEL = {"rotation": 0, "ha": "right", "va": "center", "fontsize": 9}  # names beside the panels
 
 
-def _points(figure: Figure, points_s: np.ndarray) -> None:
-    """A thin line through all panels at each point, and a mark at its top."""
-    if not len(points_s):
-        return
+def _lighter(colour: str) -> tuple[float, float, float]:
+    """A fifth of white in it, for curves to stand out; opaque, as edges lie over their own bars."""
+    from matplotlib.colors import to_rgb
+
+    red, green, blue = (0.8 * part + 0.2 for part in to_rgb(colour))
+    return red, green, blue
+
+
+def _name_thresholds(axes: Axes, thresholds: PointGrowth | SeedHistory) -> None:
+    """At the right ends of their lines."""
+    where = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points"}
+    for name in ("background", "action"):
+        place = getattr(thresholds, f"{name}_threshold")
+        axes.annotate(name, (1, place), xytext=(4, 0), va="center", fontsize=8, **where)
+
+
+def _point_lines(panels: Sequence[Axes], points_s: np.ndarray) -> None:
+    """A thin line through each panel at each point."""
     look = {"color": COLOURS["truth"], "linewidth": 0.8, "alpha": 0.55}
-    for axes in figure.axes:
+    for axes in panels:
         axes.vlines(points_s, 0, 1, transform=axes.get_xaxis_transform(), label="_points", **look)
-    top = figure.axes[0]
-    place = {"transform": top.get_xaxis_transform(), "clip_on": False}
-    top.plot(points_s, np.full(len(points_s), 1.06), "v", color=COLOURS["truth"], ms=6, **place)
+
+
+def _point_marks(axes: Axes, points_s: np.ndarray, **look: Any) -> None:
+    """A mark right above the panel at each point."""
+    if not len(points_s):  # an empty line beyond its axes would upset the layout
+        return
+    place = {"transform": axes.get_xaxis_transform(), "clip_on": False}
+    axes.plot(points_s, np.full(len(points_s), 1.06), "v", color=COLOURS["truth"], **place, **look)
 
 
 def _ends(times_s: np.ndarray, step_s: float) -> tuple[float, float]:
@@ -243,24 +277,37 @@ def spans_of(mask: np.ndarray, times_s: np.ndarray, step_s: float) -> pd.DataFra
 
 
 class _Lane:
-    """Segments of one kind, packed into rows; of many that have scores the best."""
+    """Segments of one kind, packed into rows; of many that have scores the best, and `outlined`."""
 
-    def __init__(self, name: str, segments: pd.DataFrame, colour: str, thin: bool = False) -> None:
-        shown = segments
+    def __init__(
+        self,
+        name: str,
+        segments: pd.DataFrame,
+        colour: str,
+        thin: bool = False,
+        outlined: pd.DataFrame | None = None,
+    ) -> None:
+        marked = np.zeros(len(segments), dtype=bool)
+        if outlined is not None:
+            marked = _rows_among(segments, outlined)
+        order = np.arange(len(segments))
         if "score" in segments:
-            best_first = segments.sort_values("score", ascending=False, kind="stable")
-            shown = best_first.head(MAX_SEGMENTS)
-        self.shown = shown.reset_index(drop=True)
+            best_first = np.argsort(-segments["score"].to_numpy(dtype=float), kind="stable")
+            order = best_first[(order < MAX_SEGMENTS) | marked[best_first]]
+        self.shown = segments.iloc[order].reset_index(drop=True)
+        self.marked = marked[order]
         self.rows = pack_rows(self.shown[["t_start", "t_end"]].to_numpy(dtype=float))
         self.colour = colour
         self.row_in = _THIN_ROW_IN if thin else _ROW_IN
-        hidden = len(segments) > len(self.shown)
-        self.name = f"{name}\nbest {MAX_SEGMENTS} of {len(segments):,}" if hidden else name
+        self.name = name
+        if len(segments) > len(self.shown):
+            self.name += f"\nbest {MAX_SEGMENTS} of {len(segments):,}"
+            self.name += "\nand reliable" * (len(self.shown) > MAX_SEGMENTS)
 
     @property
     def height_in(self) -> float:
         rows = int(self.rows.max(initial=0)) + 1
-        return max(rows * self.row_in, 2 * _ROW_IN if "\n" in self.name else _ROW_IN) + _GAP_IN
+        return max(rows * self.row_in, (1 + self.name.count("\n")) * _ROW_IN) + _GAP_IN
 
     @property
     def strength(self) -> np.ndarray:
@@ -270,6 +317,13 @@ class _Lane:
         highest = max(self.shown["score"].max(), 1e-9)
         shares = (self.shown["score"] / highest).clip(0, 1).fillna(0)
         return 0.25 + 0.75 * shares.to_numpy(dtype=float)
+
+
+def _rows_among(segments: pd.DataFrame, chosen: pd.DataFrame) -> np.ndarray:
+    """(N,) bool: whether a row has the ends, and the score if both have one, of a chosen one."""
+    columns = [c for c in ("t_start", "t_end", "score") if c in segments and c in chosen]
+    rows, wanted = (pd.MultiIndex.from_frame(table[columns]) for table in (segments, chosen))
+    return rows.isin(wanted)
 
 
 def _growth_lanes(growth: PointGrowth) -> list[_Lane]:
@@ -283,7 +337,13 @@ def _growth_lanes(growth: PointGrowth) -> list[_Lane]:
             )
             for name, mask in seeds.items()
         ),
-        _Lane("proposals", growth.proposals, COLOURS["proposals"], thin=True),
+        _Lane(
+            "proposals",
+            growth.proposals,
+            COLOURS["proposals"],
+            thin=True,
+            outlined=growth.reliable,
+        ),
         _Lane("reliable", growth.reliable[plain], COLOURS["selected"]),
         _Lane("refined", growth.refined[plain], colour_of("HR-Pro")),
         _Lane("truth", growth.truth[plain], COLOURS["truth"]),
@@ -309,9 +369,13 @@ def _draw_lanes(axes: Axes, lanes: Sequence[_Lane]) -> None:
         ]
         look = {"facecolor": lane.colour, "alpha": lane.strength, "linewidth": 0}
         axes.add_collection(PatchCollection(bars, label=lane.name, **look))
+        chosen = [bar for bar, marked in zip(bars, lane.marked, strict=True) if marked]
+        if chosen:
+            look = {"facecolor": "none", "edgecolor": COLOURS["selected"], "linewidth": 1.2}
+            axes.add_collection(PatchCollection(chosen, label="_outlined", **look))
     axes.hlines(borders[1:-1], 0, 1, transform=axes.get_yaxis_transform(), color="#DDDDDD", lw=0.7)
     middles = (borders[:-1] + borders[1:]) / 2
-    axes.set_yticks(middles, [lane.name for lane in lanes], fontsize=8.5, linespacing=1.0)
+    axes.set_yticks(middles, [lane.name for lane in lanes], fontsize=8.5, linespacing=1.1)
     axes.tick_params(axis="y", length=0)
     axes.set_ylim(borders[-1], 0)
     axes.grid(visible=False, axis="y")

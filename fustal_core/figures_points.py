@@ -43,14 +43,14 @@ CLASS_COLOURS = (
     "#8A8A2E",
 )
 OTHER_CLASSES = "#8C8C8C"
-BACKGROUND_DOTS = "#D9D9D9"
+BACKGROUND_CROSSES = "#A6A6A6"
 SUPERVISION_MARKERS = {"video": "s", "point": "o", "full": "^"}
 _BINS = 25  # of score and of tIoU
 _DECILES = np.arange(1, 10) / 10
 
 
 class PrototypeFrame(NamedTuple):
-    """Embeddings at one iteration, in a projection into the plane that all iterations share.
+    """Embeddings at one iteration, on the two principal components that all iterations share.
 
     `snippets` (N, 2); `classes` (N,) int, -1 for background; `prototypes` (C, 2), rows of NaN for
     classes without one.
@@ -67,7 +67,7 @@ def plot_prototypes(frames: Sequence[PrototypeFrame], class_names: Sequence[str]
     """Snippets and prototypes in the plane, as the training goes on.
 
     At most 6 evenly chosen iterations, all in the same axes. The 8 classes with most snippets (of all
-    iterations) have a colour and a name; the others are grey, background is lighter.
+    iterations) have a colour and a name; the others are grey, background snippets are crosses.
 
     Args:
         frames: `PrototypeFrame` or plain tuples in its order.
@@ -79,7 +79,7 @@ def plot_prototypes(frames: Sequence[PrototypeFrame], class_names: Sequence[str]
     shown = [frames[i] for i in evenly(len(frames))]
     columns = 2 if len(shown) == 4 else min(3, len(shown))
     rows = -(-len(shown) // columns)
-    figure = new_figure(height_in=0.9 + 2.3 * rows)
+    figure = new_figure(height_in=1.1 + 2.3 * rows)
     grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
     named = _most_frequent(np.concatenate([frame.classes for frame in frames]))
     for axes, frame in zip(grid.flat, shown, strict=False):
@@ -87,6 +87,7 @@ def plot_prototypes(frames: Sequence[PrototypeFrame], class_names: Sequence[str]
         axes.set(xticks=(), yticks=(), title=f"iteration {frame.iteration:,}")
     for axes in grid.flat[len(shown) :]:
         axes.set_visible(False)
+    grid[-1, 0].set(xlabel="first principal component", ylabel="second principal component")
     _class_legend(figure, named, class_names, frames)
     return figure
 
@@ -147,10 +148,10 @@ def spearman(table: pd.DataFrame) -> float:
 
 @styled
 def plot_placement(rows: pd.DataFrame) -> Figure:
-    """Where the annotators' points lie in their actions, and what that does to the test mAP.
+    """Where the annotators' points lie in their actions, and what that does to stage 1's test mAP.
 
-    A dot per seed; a diamond is the mean; whiskers reach one standard deviation (n - 1 in the
-    denominator) to each side, where there are two seeds or more.
+    A dot per seed. If some placement has two seeds or more, a diamond is the mean, and whiskers
+    reach one standard deviation (n - 1 in the denominator) to each side where there are two or more.
 
     Args:
         rows: `placement`, `seed`, `avg 0.1:0.7` (percent; NaN: not measured). Placements from the
@@ -159,21 +160,22 @@ def plot_placement(rows: pd.DataFrame) -> Figure:
     if rows[AVERAGE].isna().all():
         return nothing_to_show("no placement of points was measured")
     placements = list(dict.fromkeys(rows["placement"]))
-    figure = new_figure(height_in=1.5 + 0.38 * len(placements))
+    figure = new_figure(height_in=1.4 + 0.38 * len(placements))
     axes = figure.subplots()
+    many = rows.dropna(subset=[AVERAGE])["placement"].duplicated().any()
     for place, placement in enumerate(placements):
         values = rows.loc[rows["placement"] == placement, AVERAGE].dropna().to_numpy(dtype=float)
-        draw_strip(axes, place, values, colour_of("HR-Pro"))
-    many = rows.dropna(subset=[AVERAGE])["placement"].duplicated().any()
-    name_strip_marks(axes, many)
+        (draw_strip if many else _draw_seed)(axes, place, values, colour_of("HR-Pro"))
     axes.set_yticks(range(len(placements)), [textwrap.fill(str(name), 26) for name in placements])
     axes.set_ylim(len(placements) - 0.4, -0.6)
     axes.grid(visible=False, axis="y")
     axes.margins(x=0.08)
-    axes.set(xlabel=f"test mAP, {AVERAGE} (%)", ylabel="point within its action")
-    heading = "mean ± sd" if many else "mean"
+    axes.set(xlabel=f"test mAP of stage 1, {AVERAGE} (%)", ylabel="point within its action")
+    heading = "mean ± sd" if many else "mAP"
     axes.annotate(heading, (1, 1), xytext=(8, 3), fontweight="bold", **AT_THE_RIGHT)
-    add_legend_below(figure, axes, columns=4)
+    if many:
+        name_strip_marks(axes, deviations=True)
+        add_legend_below(figure, axes, columns=4)
     return figure
 
 
@@ -225,6 +227,14 @@ def plot_label_cost(rows: pd.DataFrame, published: pd.DataFrame | None = None) -
     figure.draw_without_rendering()  # names are placed where they find room in the layout
     _name_beside(axes, marks)
     return figure
+
+
+def _draw_seed(axes: Axes, place: int, values: np.ndarray, colour: str) -> None:
+    """A placement with one seed, or none (percent): there is no mean to be told from it."""
+    axes.plot(values, np.full(len(values), place), "o", color=colour, ms=6)
+    text = f"{values[0]:.1f}" if len(values) else "not measured"
+    look = {**AT_THE_RIGHT, "xycoords": ("axes fraction", "data")}
+    axes.annotate(text, (1, place), xytext=(8, 0), va="center", **look)
 
 
 def _counts(table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
@@ -345,18 +355,19 @@ def _most_frequent(classes: np.ndarray) -> dict[int, str]:
 def _embeddings(
     axes: Axes, frame: PrototypeFrame, named: dict[int, str], names: Sequence[str]
 ) -> None:
-    """Dots of snippets, the named classes over the others, and stars of prototypes."""
-    colours = np.array([named.get(c, OTHER_CLASSES) for c in range(len(names))] + [BACKGROUND_DOTS])
-    order = np.argsort(
-        np.isin(frame.classes, list(named)) * 2 + (frame.classes >= 0), kind="stable"
-    )
-    x, y = np.asarray(frame.snippets, dtype=float).reshape(-1, 2)[order].T
-    axes.scatter(
-        x, y, s=7, c=colours[frame.classes[order]], alpha=0.7, linewidths=0, rasterized=True
-    )
-    for classes, size in ((sorted(set(range(len(names))) - set(named)), 35), (list(named), 90)):
+    """Crosses of background, dots of snippets, the named classes on top, stars of prototypes."""
+    colours = np.array([named.get(index, OTHER_CLASSES) for index in range(len(names))])
+    places = np.asarray(frame.snippets, dtype=float).reshape(-1, 2)
+    background = frame.classes < 0
+    cross = {"marker": "x", "s": 9, "linewidths": 0.6, "color": BACKGROUND_CROSSES}
+    axes.scatter(*places[background].T, rasterized=True, **cross)
+    order = np.argsort(np.isin(frame.classes, list(named)), kind="stable")
+    order = order[~background[order]]
+    dot = {"s": 7, "c": colours[frame.classes[order]], "alpha": 0.7, "linewidths": 0}
+    axes.scatter(*places[order].T, rasterized=True, **dot)
+    for classes, size in ((sorted(set(range(len(names))) - set(named)), 22), (list(named), 55)):
         x, y = frame.prototypes[classes].T
-        look = {"edgecolors": "black", "linewidths": 0.8, "zorder": 3}
+        look = {"edgecolors": "black", "linewidths": 0.7, "zorder": 3}
         axes.scatter(x, y, s=size, c=colours[classes], marker="*", **look)
 
 
@@ -369,11 +380,12 @@ def _class_legend(
     others = len(names) - len(named)
     if others:
         entries[f"{others} other class{'es' * (others > 1)}"] = OTHER_CLASSES
-    if any((frame.classes < 0).any() for frame in frames):
-        entries["background"] = BACKGROUND_DOTS
     dot = {"marker": "o", "linestyle": "none", "markersize": 5}
     handles = [Line2D([], [], color=colour, label=name, **dot) for name, colour in entries.items()]
-    star = {**dot, "marker": "*", "markersize": 10, "markerfacecolor": "white"}
+    if any((frame.classes < 0).any() for frame in frames):
+        cross = {**dot, "marker": "x", "color": BACKGROUND_CROSSES}
+        handles.append(Line2D([], [], label="background", **cross))
+    star = {**dot, "marker": "*", "markersize": 8, "markerfacecolor": "white"}
     handles.append(Line2D([], [], color="black", label="prototype", **star))
     longest = max(len(handle.get_label()) for handle in handles)
     look = {"ncols": max(1, min(4, 90 // (longest + 4))), "handlelength": 1, "columnspacing": 1.5}

@@ -63,6 +63,8 @@ def _growth(study: Study, model: HRProDetector, video: str) -> PointGrowth:
         background_seeds=seeds.background.cpu().numpy() > 0,
         seconds_per_snippet=step_s,
         points_s=points.loc[points["label"] == label, "t"].to_numpy(),
+        video=video,
+        other_points_s=points.loc[points["label"] != label, "t"].to_numpy(),
         proposals=proposals[proposals["label"] == label],
         reliable=reliable,
         refined=reliable.assign(t_start=ends.min(1), t_end=ends.max(1)),
@@ -85,7 +87,7 @@ def seed_history(study: Study) -> SeedHistory:
     seeds = [_seeds(study, video, background) for background in looks["background"]]
     store, truth = study.points.features, truth_of(study.dataset, video)
     return SeedHistory(
-        title=f"{video}: {', '.join(truth['label'].unique())}",
+        title=f"{video}, {', '.join(truth['label'].unique())}",
         times_s=snippet_times(study.dataset, video, store.num_snippets(video)),
         seconds_per_snippet=store.seconds_per_snippet(video),
         iterations=tuple(looks["iterations"].tolist()),

@@ -27,7 +27,7 @@ from fustal_core.figures_hrpro import (
     spans_of,
 )
 from fustal_core.figures_points import (
-    BACKGROUND_DOTS,
+    BACKGROUND_CROSSES,
     CLASS_COLOURS,
     OTHER_CLASSES,
     PrototypeFrame,
@@ -133,6 +133,9 @@ def published() -> pd.DataFrame:
 NO_SEGMENT = segments()
 FIGURES: dict[str, Callable[[], Figure]] = {
     "growth": lambda: plot_point_to_segment(growth()),
+    "growth, others": lambda: plot_point_to_segment(
+        growth(video="video_validation_0000051", other_points_s=np.array([1.0, 15.0]))
+    ),
     "growth, nothing found": lambda: plot_point_to_segment(
         growth(
             points_s=np.zeros(0),
@@ -150,6 +153,7 @@ FIGURES: dict[str, Callable[[], Figure]] = {
     "confidence": lambda: plot_confidence(scored(500), scored(900, 1)),
     "confidence, half": lambda: plot_confidence(scored(500), scored(0)),
     "placement": lambda: plot_placement(placements()),
+    "placement, one seed": lambda: plot_placement(placements(1)),
     "cost": lambda: plot_label_cost(costs()),
     "cost, published": lambda: plot_label_cost(costs(), published()),
 }
@@ -252,7 +256,7 @@ def test_growth_has_a_lane_for_each_step() -> None:
     ]
     assert [bars_of(below, name) for name in names] == expected
     assert below.get_xlim() == above.get_xlim() == (0, 16)
-    assert above.get_title(loc="left") == "Diving: 2 points"
+    assert above.get_title(loc="left") == "Diving, 2 points"
     [curve] = middle.lines
     np.testing.assert_array_equal(curve.get_ydata(), growth().cas)
 
@@ -272,6 +276,26 @@ def test_growth_marks_thresholds_and_points() -> None:
         assert [path.vertices[0, 0] for path in ticks.get_paths()] == [5, 13]
     [marks] = [line for line in above.lines if line.get_marker() == "v"]
     assert marks.get_xdata().tolist() == [5, 13]
+    assert {text.get_text(): text.xy[1] for text in above.texts} == {
+        "action": 0.2,
+        "background": 0.9,
+    }
+
+
+def test_points_of_other_classes_are_hollow_and_have_no_line() -> None:
+    figure = plot_point_to_segment(growth(video="a video", other_points_s=np.array([1.0])))
+    above = figure.axes[0]
+    assert above.get_title(loc="left") == "a video: Diving, 2 points"
+    marks = [line for line in above.lines if line.get_marker() == "v"]
+    faces = {tuple(line.get_xdata().tolist()): line.get_markerfacecolor() for line in marks}
+    assert faces == {(1,): "white", (5, 13): COLOURS["truth"]}
+    assert marks[0].get_markersize() < marks[1].get_markersize()
+    for axes in figure.axes:
+        [lines] = [own for own in axes.collections if own.get_label() == "_points"]
+        assert [path.vertices[0, 0] for path in lines.get_paths()] == [5, 13]
+    said = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert said == ["point of Diving", "point of another class"]
+    assert not plot_point_to_segment(growth()).legends
 
 
 def test_proposals_are_the_fuller_the_better() -> None:
@@ -291,6 +315,26 @@ def test_of_many_proposals_the_best_are_drawn_and_the_name_says_so() -> None:
     assert name in [label.get_text() for label in below.get_yticklabels()]
     starts = [start for start, _ in bars_of(below, name)]
     assert starts == list(range(99, 99 - MAX_SEGMENTS, -1))
+    assert "_outlined" not in [own.get_label() for own in below.collections]
+
+
+def test_reliable_proposals_are_drawn_however_weak_and_outlined() -> None:
+    many = segments(*((i, i + 0.5, i / 100) for i in range(100)))
+    same_ends = segments((7, 7.5, 0.9))  # another score: not the one that was chosen
+    reliable = many.iloc[[98, 7, 98]]
+    below = plot_point_to_segment(
+        growth(proposals=pd.concat([many, same_ends]), reliable=reliable)
+    ).axes[2]
+    name = f"proposals\nbest {MAX_SEGMENTS} of 101\nand reliable"
+    assert name in [label.get_text() for label in below.get_yticklabels()]
+    starts = [start for start, _ in bars_of(below, name)]
+    assert len(starts) == MAX_SEGMENTS + 1
+    assert starts[-1] == 7
+    assert bars_of(below, "_outlined") == [(98, 98.5), (7, 7.5)]
+    [outlines] = [own for own in below.collections if own.get_label() == "_outlined"]
+    [lane] = [own for own in below.collections if own.get_label() == "reliable"]
+    np.testing.assert_array_equal(outlines.get_edgecolors()[0], lane.get_facecolors()[0])
+    assert not len(outlines.get_facecolors())
 
 
 def test_seeds_are_drawn_however_many_there_are() -> None:
@@ -314,7 +358,7 @@ def test_lanes_without_segments_say_none() -> None:
     below = FIGURES["growth, nothing found"]().axes[2]
     assert [text.get_text() for text in below.texts] == ["none"] * 5  # background has seeds
     assert plot_point_to_segment(growth(points_s=np.zeros(0))).axes[0].get_title(loc="left") == (
-        "Diving: no points"
+        "Diving, no points"
     )
 
 
@@ -344,6 +388,19 @@ def test_seeds_of_each_iteration_stand_behind_its_background_score() -> None:
     assert sorted(said) == ["action seeds", "background score", "background seeds", "point"]
 
 
+def test_nothing_but_the_score_is_drawn_over_the_seeds() -> None:
+    panels = plot_seeds_over_training(history()).axes[:-1]
+    for axes in panels:
+        assert {own.get_label() for own in axes.collections} == {"action seeds", "background seeds"}
+        assert not any(line.get_visible() for line in axes.get_xgridlines())
+    [marks] = [line for axes in panels for line in axes.lines if line.get_marker() == "v"]
+    assert marks.axes is panels[0]
+    assert marks.get_xdata().tolist() == [0.5]
+    assert min(marks.get_ydata()) > 1
+    said = [[text.get_text() for text in axes.texts] for axes in panels]
+    assert said == [["background", "action"], [], []]
+
+
 def test_of_many_iterations_some_are_shown_with_both_ends() -> None:
     panels = plot_seeds_over_training(history(11)).axes[:-1]
     numbers = [int(axes.get_ylabel().split("\n")[1].replace(",", "")) for axes in panels]
@@ -368,7 +425,7 @@ def test_a_history_of_another_shape_is_refused(name: str) -> None:
 
 
 def colours_of(axes: Axes, marker: int) -> list[str]:
-    """0: dots; 1: stars of classes without a name; 2: of named ones."""
+    """0: crosses; 1: dots; 2: stars of classes without a name; 3: of named ones."""
     return [to_hex(colour).upper() for colour in axes.collections[marker].get_facecolors()]
 
 
@@ -376,13 +433,14 @@ def test_the_classes_with_most_snippets_have_colours() -> None:
     frames, names = embeddings(20)
     figure = plot_prototypes(frames, names)
     axes = figure.axes[0]
-    dots = colours_of(axes, 0)
+    dots = colours_of(axes, 1)
     for number, colour in enumerate(CLASS_COLOURS):
         assert dots.count(colour) == 2 * (12 + number + 1)  # classes 12 to 19
-    assert dots.count(BACKGROUND_DOTS) == 3
+    assert len(axes.collections[0].get_offsets()) == 3
+    assert to_hex(axes.collections[0].get_edgecolors()[0]).upper() == BACKGROUND_CROSSES
     assert dots.count(OTHER_CLASSES) == sum(2 * (c + 1) for c in range(12))
-    assert colours_of(axes, 2) == list(CLASS_COLOURS)
-    assert set(colours_of(axes, 1)) == {OTHER_CLASSES}
+    assert colours_of(axes, 3) == list(CLASS_COLOURS)
+    assert set(colours_of(axes, 2)) == {OTHER_CLASSES}
     said = [text.get_text() for text in figure.legends[0].get_texts()]
     assert said == [*names[12:], "12 other classes", "background", "prototype"]
 
@@ -392,20 +450,28 @@ def test_dots_and_stars_lie_where_they_were_given() -> None:
     panels = plot_prototypes(frames, names).axes
     assert [axes.get_title(loc="left") for axes in panels] == ["iteration 0", "iteration 200"]
     for axes, frame in zip(panels, frames, strict=True):
-        dots = np.column_stack([axes.collections[0].get_offsets()])
-        colours = np.array(colours_of(axes, 0))
-        for index, colour in ((0, CLASS_COLOURS[0]), (1, CLASS_COLOURS[1]), (-1, BACKGROUND_DOTS)):
+        crosses, dots, _, stars = (own.get_offsets() for own in axes.collections)
+        np.testing.assert_array_equal(crosses, frame.snippets[frame.classes < 0])
+        colours = np.array(colours_of(axes, 1))
+        for index, colour in enumerate(CLASS_COLOURS[:2]):
             np.testing.assert_array_equal(
                 dots[colours == colour], frame.snippets[frame.classes == index]
             )
-        np.testing.assert_array_equal(axes.collections[2].get_offsets(), frame.prototypes)
+        np.testing.assert_array_equal(stars, frame.prototypes)
     assert panels[0].get_xlim() == panels[1].get_xlim()
+
+
+def test_the_components_are_named_once_at_the_outer_corner() -> None:
+    panels = plot_prototypes(*embeddings(3, 5)).axes
+    named = [(axes.get_xlabel(), axes.get_ylabel()) for axes in panels]
+    corner = ("first principal component", "second principal component")
+    assert named == [("", "")] * 3 + [corner] + [("", "")] * 2  # two rows of three
 
 
 def test_a_class_without_a_prototype_has_no_star() -> None:
     frames, names = embeddings(2, 1)
     frames[0].prototypes[1] = np.nan
-    stars = plot_prototypes(frames, names).axes[0].collections[2].get_offsets()
+    stars = plot_prototypes(frames, names).axes[0].collections[3].get_offsets()
     assert np.ma.getmaskarray(stars).any(axis=1).tolist() == [False, True]
 
 
@@ -483,6 +549,18 @@ def test_placement_has_seeds_mean_and_deviation() -> None:
     said = [text.get_text() for text in axes.texts]
     assert said == ["51.0 ± 1.0", "41.0 ± 1.0", "not measured", "mean ± sd"]
     assert axes.get_ylim()[0] > axes.get_ylim()[1]  # the first on top
+    assert axes.get_xlabel() == f"test mAP of stage 1, {AVERAGE} (%)"
+
+
+def test_a_placement_with_one_seed_has_no_mean() -> None:
+    rows = placements(1)
+    rows.loc[len(rows)] = ["uniform", 0, np.nan]
+    figure = plot_placement(rows)
+    axes = figure.axes[0]
+    drawn = [(line.get_marker(), line.get_xydata().tolist()) for line in axes.lines]
+    assert drawn == [("o", [[50, 0]]), ("o", [[40, 1]]), ("o", [])]
+    assert [text.get_text() for text in axes.texts] == ["50.0", "40.0", "not measured", "mAP"]
+    assert not figure.legends
 
 
 # --- what labels cost -----------------------------------------------------------------------------
