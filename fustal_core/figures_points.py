@@ -1,4 +1,4 @@
-"""Figures of what HR-Pro learns, of how sure it is, and of what its labels cost.
+"""Figures of what HR-Pro learns, of how sure it is, and of where its points lie.
 
 The visual language is that of `figures`.
 """
@@ -20,7 +20,6 @@ from fustal_core.figures import (
     new_figure,
     nothing_to_show,
     styled,
-    use_log_seconds,
 )
 from fustal_core.figures_generators import AT_THE_RIGHT, draw_strip, name_strip_marks
 from fustal_core.figures_hrpro import evenly
@@ -28,8 +27,6 @@ from fustal_core.figures_hrpro import evenly
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-    from matplotlib.text import Annotation
-    from matplotlib.transforms import Bbox
 
 MAX_NAMED = 8  # classes with a colour and a name
 CLASS_COLOURS = (
@@ -44,7 +41,6 @@ CLASS_COLOURS = (
 )
 OTHER_CLASSES = "#8C8C8C"
 BACKGROUND_CROSSES = "#A6A6A6"
-SUPERVISION_MARKERS = {"video": "s", "point": "o", "full": "^"}
 _BINS = 25  # of score and of tIoU
 _DECILES = np.arange(1, 10) / 10
 
@@ -179,56 +175,6 @@ def plot_placement(rows: pd.DataFrame) -> Figure:
     return figure
 
 
-@styled
-def plot_label_cost(rows: pd.DataFrame, published: pd.DataFrame | None = None) -> Figure:
-    """What annotating the training set costs, and what detection gains from it.
-
-    The shape of a mark is its supervision. Rows of one method are joined, from the cheapest on.
-    Published rows are hollow and dashed. Rows without a cost above 0 or without a measure are named
-    below the figure.
-
-    Args:
-        rows: `method`, `supervision` (those of `SUPERVISION_MARKERS`), `cost_h` (hours of annotation
-            of the training set), `avg 0.1:0.7` (percent), `note` (what tells the rows of a method
-            apart; may be empty).
-        published: the same of the literature.
-
-    Raises:
-        ValueError: a supervision is none of those (named).
-    """
-    given = [table for table in (rows, published) if table is not None]
-    for name in {str(name) for table in given for name in table["supervision"]}:
-        if name not in SUPERVISION_MARKERS:
-            raise ValueError(f"supervision {name!r} is none of {', '.join(SUPERVISION_MARKERS)}")
-    drawn = [(table["cost_h"] > 0) & table[AVERAGE].notna() for table in given]
-    known = [table[chosen] for table, chosen in zip(given, drawn, strict=True)]
-    if all(table.empty for table in known):
-        return nothing_to_show("no method with a cost and a measure")
-    figure = new_figure(height_in=4.4)
-    axes = figure.subplots()
-    marks = []
-    for hollow, table in enumerate(known):
-        for method, own in table.groupby("method", sort=False):
-            own = own.sort_values("cost_h", kind="stable")
-            marks += _cost_line(axes, str(method), own, bool(hollow))
-    _name_supervision(axes, pd.concat(known)["supervision"], len(known) > 1 and len(known[1]) > 0)
-    use_log_seconds(axes)
-    axes.margins(x=0.16, y=0.14)
-    hours = "annotation of the training set (hours)"
-    missing = [
-        str(name)
-        for table, chosen in zip(given, drawn, strict=True)
-        for name in table.loc[~chosen, "method"].unique()
-    ]
-    if missing:
-        hours += "\n" + textwrap.fill(f"no cost or no measure: {', '.join(missing)}", 90)
-    axes.set(xlabel=hours, ylabel=f"test mAP, {AVERAGE} (%)")
-    add_legend_below(figure, axes, columns=4)
-    figure.draw_without_rendering()  # names are placed where they find room in the layout
-    _name_beside(axes, marks)
-    return figure
-
-
 def _draw_seed(axes: Axes, place: int, values: np.ndarray, colour: str) -> None:
     """A placement with one seed, or none (percent): there is no mean to be told from it."""
     axes.plot(values, np.full(len(values), place), "o", color=colour, ms=6)
@@ -251,98 +197,6 @@ def _score_tenths(table: pd.DataFrame) -> pd.DataFrame:
     score = table["score"].to_numpy(dtype=float)
     tenth = np.searchsorted(np.unique(np.quantile(score, _DECILES)), score, side="left")
     return table[["score", "tiou"]].groupby(tenth).mean()
-
-
-_Mark = tuple[float, float, str]  # hours, mAP, text beside it
-
-
-def _cost_line(axes: Axes, method: str, own: pd.DataFrame, hollow: bool) -> list[_Mark]:
-    """One method: a mark per row, joined; its name goes to the cheapest, notes to all."""
-    colour = COLOURS["published"] if hollow else colour_of(method)
-    dashes = (0, (4, 2)) if hollow else "-"
-    axes.plot(own["cost_h"], own[AVERAGE], color=colour, linestyle=dashes, linewidth=1.2)
-    marks = []
-    for number, row in enumerate(own.to_dict("records")):
-        axes.plot(
-            row["cost_h"],
-            row[AVERAGE],
-            SUPERVISION_MARKERS[row["supervision"]],
-            color=colour,
-            markerfacecolor="white" if hollow else colour,
-            ms=7.5,
-        )
-        note = "" if pd.isna(row["note"]) else str(row["note"])
-        lines = [textwrap.fill(method, 26)] if number == 0 or not note else []
-        text = "\n".join([*lines, *([textwrap.fill(note, 26)] if note else [])])
-        marks.append((row["cost_h"], row[AVERAGE], text))
-    return marks
-
-
-def _name_supervision(axes: Axes, supervision: pd.Series, hollow: bool) -> None:
-    """Entries of the legend, in no method's colour."""
-    for name, marker in SUPERVISION_MARKERS.items():
-        if (supervision == name).any():
-            look = {"color": "#333333", "linestyle": "none", "label": f"{name} labels"}
-            axes.plot([], [], marker=marker, ms=7.5, **look)
-    if hollow:
-        look = {"color": COLOURS["published"], "markerfacecolor": "white", "linestyle": (0, (4, 2))}
-        axes.plot([], [], marker="o", label="published, THUMOS'14 (real)", **look)
-
-
-_PLACES = (  # of a name: its offset in points from the mark, and how it is aligned
-    ((7, 0), "left", "center"),
-    ((-7, 0), "right", "center"),
-    ((0, 7), "center", "bottom"),
-    ((0, -7), "center", "top"),
-    ((6, 6), "left", "bottom"),
-    ((6, -6), "left", "top"),
-    ((-6, 6), "right", "bottom"),
-    ((-6, -6), "right", "top"),
-)
-
-
-def _name_beside(axes: Axes, marks: Sequence[_Mark]) -> None:
-    """Each name in the first place around its mark where it covers least of what is there."""
-    from matplotlib.transforms import Bbox
-
-    reach = axes.figure.dpi / 72 * 5  # half a mark, in pixels
-    taken = [Bbox([spot - reach, spot + reach]) for spot in _drawn_spots(axes)]
-    for hours, value, text in marks:
-        look = {"xytext": (0, 0), "textcoords": "offset points", "fontsize": 8.5}
-        name = axes.annotate(text, (hours, value), **look)
-        name.set_in_layout(False)
-        costs = [_covered(_move(name, *place), taken, axes.bbox) for place in _PLACES]
-        _move(name, *_PLACES[int(np.argmin(costs))])
-        taken.append(name.get_window_extent())
-
-
-def _drawn_spots(axes: Axes) -> np.ndarray:
-    """Pixels (N, 2) that lie along the lines of the axes, marks included."""
-    spots = [np.zeros((0, 2))]
-    for line in axes.lines:
-        corners = axes.transData.transform(line.get_xydata())
-        if len(corners):
-            at = np.linspace(0, len(corners) - 1, 40 * (len(corners) - 1) + 1)
-            spots.append(
-                np.column_stack([np.interp(at, range(len(corners)), own) for own in corners.T])
-            )
-    return np.concatenate(spots)
-
-
-def _move(name: Annotation, offset: tuple[int, int], ha: str, va: str) -> Bbox:
-    name.set(position=offset, ha=ha, va=va)
-    return name.get_window_extent()
-
-
-def _covered(box: Bbox, taken: Sequence[Bbox], frame: Bbox) -> float:
-    """Pixels of a name that lie over something, or beyond the axes."""
-    from matplotlib.transforms import Bbox
-
-    def area(other: Bbox) -> float:
-        common = Bbox.intersection(box, other)
-        return common.width * common.height if common else 0.0
-
-    return sum(map(area, taken)) + box.width * box.height - area(frame)
 
 
 def _most_frequent(classes: np.ndarray) -> dict[int, str]:

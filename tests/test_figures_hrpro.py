@@ -17,6 +17,7 @@ from matplotlib.text import Text
 from scipy.stats import spearmanr
 
 from fustal_core.figures import AVERAGE, COLOURS, colour_of
+from fustal_core.figures_cost import plot_label_cost
 from fustal_core.figures_hrpro import (
     MAX_PANELS,
     PointGrowth,
@@ -32,7 +33,6 @@ from fustal_core.figures_points import (
     OTHER_CLASSES,
     PrototypeFrame,
     plot_confidence,
-    plot_label_cost,
     plot_placement,
     plot_prototypes,
     spearman,
