@@ -186,8 +186,8 @@ AT_THE_RIGHT = {
 
 def _marker_of(generator: str) -> str | None:
     """By its name, which something in brackets may follow."""
-    plain = generator.partition(" (")[0]
-    return GENERATOR_MARKERS.get(plain)
+    own = [name for name in GENERATOR_MARKERS if f"{generator} (".startswith(f"{name} (")]
+    return GENERATOR_MARKERS[max(own, key=len)] if own else None
 
 
 def draw_strip(axes: Axes, place: int, values: np.ndarray, colour: str) -> None:

@@ -467,7 +467,7 @@ def test_a_generator_of_another_name_has_a_marker_of_its_own() -> None:
     )
     left = plot_generators(more).axes[0]
     markers = [line.get_marker() for line in left.lines if line.get_linestyle() == "-"]
-    assert len(set(markers)) == len(markers) == 6
+    assert len(set(markers)) == len(markers) == len(GENERATOR_MARKERS) + 2
 
 
 def test_what_follows_a_generators_name_in_brackets_leaves_its_marker() -> None:
