@@ -133,14 +133,14 @@ def _name_beside(axes: Axes, marks: Sequence[_Mark]) -> None:
     from matplotlib.transforms import Bbox
 
     reach = axes.figure.dpi / 72 * 5  # half a mark, in pixels
-    taken = [Bbox([spot - reach, spot + reach]) for spot in _drawn_spots(axes)]
+    drawn = [Bbox([spot - reach, spot + reach]) for spot in _drawn_spots(axes)]
+    names: list[Bbox] = []
     for hours, value, text in marks:
         look = {"xytext": (0, 0), "textcoords": "offset points", "fontsize": 8.5}
         name = axes.annotate(text, (hours, value), **look)
         name.set_in_layout(False)
-        costs = [_covered(_move(name, *place), taken, axes.bbox) for place in _PLACES]
-        _move(name, *_PLACES[int(np.argmin(costs))])
-        taken.append(name.get_window_extent())
+        costs = [_covered(_move(name, *place), drawn, names, axes.bbox) for place in _PLACES]
+        names.append(_move(name, *_PLACES[int(np.argmin(costs))]))
 
 
 def _drawn_spots(axes: Axes) -> np.ndarray:
@@ -161,12 +161,15 @@ def _move(name: Annotation, offset: tuple[int, int], ha: str, va: str) -> Bbox:
     return name.get_window_extent()
 
 
-def _covered(box: Bbox, taken: Sequence[Bbox], frame: Bbox) -> float:
-    """Pixels of a name that lie over something, or beyond the axes."""
+def _covered(box: Bbox, drawn: Sequence[Bbox], names: Sequence[Bbox], frame: Bbox) -> float:
+    """Pixels of a name that lie over something, or beyond the axes; ten times those over a name.
+
+    A line can be followed under a name; a name under a name cannot be read.
+    """
     from matplotlib.transforms import Bbox
 
     def area(other: Bbox) -> float:
         common = Bbox.intersection(box, other)
         return common.width * common.height if common else 0.0
 
-    return sum(map(area, taken)) + box.width * box.height - area(frame)
+    return sum(map(area, drawn)) + 10 * sum(map(area, names)) + box.width * box.height - area(frame)

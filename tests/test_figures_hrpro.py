@@ -633,3 +633,22 @@ def test_background_seeds_have_the_colour_of_background() -> None:
     for lane, colour in (("background seeds", "background"), ("action seeds", "actionness")):
         [bars] = [own for own in below.collections if own.get_label() == lane]
         assert to_hex(bars.get_facecolors()[0]).upper() == COLOURS[colour]
+
+
+def test_a_name_covers_a_line_rather_than_another_name() -> None:
+    """Two marks at one cost, a line from the upper one: as in the default run."""
+    rows = pd.DataFrame(
+        {
+            "method": ["HR-Pro", "student on segments", "student on segments"],
+            "supervision": ["point", "full", "full"],
+            "cost_h": [12.2, 12.2, 73.2],
+            "avg 0.1:0.7": [63.4, 66.1, 89.1],
+            "note": ["", "36 videos", "200 videos"],
+        }
+    )
+    figure = plot_label_cost(rows)
+    figure.draw_without_rendering()
+    boxes = [text.get_window_extent() for text in figure.axes[0].texts]
+    assert len(boxes) == 3
+    for i, box in enumerate(boxes):
+        assert not any(box.overlaps(other) for other in boxes[i + 1 :])
