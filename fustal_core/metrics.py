@@ -164,7 +164,7 @@ def longer_by_one(segments: np.ndarray, plus_one: bool) -> np.ndarray:
     return segments + np.array([0.0, 1.0]) if plus_one else segments
 
 
-def _ranked_matches(
+def ranked_matches(
     detections: pd.DataFrame,
     truth: pd.DataFrame,
     classes: pd.Index,
@@ -198,7 +198,7 @@ def _ranked_matches(
     return order, label[order], matched >= 0
 
 
-def _thresholds(tiou: float | Sequence[float] | np.ndarray) -> np.ndarray:
+def thresholds_of(tiou: float | Sequence[float] | np.ndarray) -> np.ndarray:
     values = np.atleast_1d(np.asarray(tiou, dtype=float))
     if values.ndim != 1 or not len(values) or not ((values > 0) & (values <= 1)).all():
         raise ValueError(f"tIoU thresholds: expected one or more in (0, 1], got {tiou}")
@@ -239,7 +239,7 @@ def detection_map(
     Raises:
         ValueError: see `validate`; a threshold outside (0, 1].
     """
-    thresholds = _thresholds(tiou)
+    thresholds = thresholds_of(tiou)
     validate(detections, ground_truth)
     columns = pd.Index(thresholds, name="tiou")
     if ground_truth.empty:
@@ -248,7 +248,7 @@ def detection_map(
     positives = ground_truth["label"].value_counts().reindex(classes).to_numpy()
     ap = np.zeros((len(classes), len(thresholds)))
     if not detections.empty:
-        _, label, hits = _ranked_matches(detections, ground_truth, classes, thresholds, plus_one)
+        _, label, hits = ranked_matches(detections, ground_truth, classes, thresholds, plus_one)
         bounds = np.searchsorted(label, np.arange(len(classes) + 1))
         for c in range(len(classes)):
             of_class = hits[:, bounds[c] : bounds[c + 1]]
@@ -279,13 +279,13 @@ def precision_recall(
         One row per detection by class and falling score: ``label``, ``score``, ``recall``,
         ``precision`` and ``monotone`` (the precision that the area is taken of), fractions.
     """
-    thresholds = _thresholds(tiou)
+    thresholds = thresholds_of(tiou)
     validate(detections, ground_truth)
     names = ["label", "score", "recall", "precision", "monotone"]
     if detections.empty:
         return pd.DataFrame({name: pd.Series(dtype=float) for name in names})
     classes = _classes(ground_truth["label"].unique())
-    order, _, hits = _ranked_matches(detections, ground_truth, classes, thresholds, plus_one)
+    order, _, hits = ranked_matches(detections, ground_truth, classes, thresholds, plus_one)
     curve = detections.iloc[order][["label", "score"]].reset_index(drop=True)
     positives = ground_truth["label"].value_counts()
     for label, rows in curve.groupby("label", sort=False).indices.items():
