@@ -13,6 +13,7 @@ from typing import Any
 
 import pandas as pd
 
+from fustal_core import jobs
 from fustal_core.config import changed_settings, make_settings
 from fustal_core.figures import AVERAGE, save_figure
 from fustal_core.figures_generators import STEPS, plot_generators
@@ -86,6 +87,10 @@ def compare_generators(
     while studies:
         study = studies.pop(0)  # and its features with it
         with run_lock(study.run_dir):
+            own = [generator_study(study, method) for method in methods]
+            jobs.make(
+                [jobs.student(one, distill=distill) for one in own for distill in (False, True)]
+            )
             for method in methods:
                 found = list(generator_rows(study, method))
                 rows += found
@@ -104,8 +109,7 @@ def generator_rows(
     source = [f"profile {study.settings.profile}", f"seed {study.settings.seed}"]
     named = ("seed:", "generation.method:")  # in columns of their own
     source += [line for line in changes if not line.startswith(named)]
-    if study.settings.generation.method != method:
-        study = study.variant(f"generator-{method}", overrides={"generation.method": method})
+    study = generator_study(study, method)
     generation, selection = study.generation(), study.selection()
     # In test videos no class is known: those that are proposed stand for them.
     settings = study.settings.selection
@@ -132,6 +136,13 @@ def generator_rows(
             **quality.get(step, {}),
             "source": ", ".join(source),
         }
+
+
+def generator_study(study: Study, method: Method) -> Study:
+    """The study with the proposals of a generator; itself for its own."""
+    if study.settings.generation.method == method:
+        return study
+    return study.variant(f"generator-{method}", overrides={"generation.method": method})
 
 
 def summarise(rows: pd.DataFrame, measure: str = AVERAGE, scale: float = 1.0) -> pd.DataFrame:
@@ -172,10 +183,17 @@ def terms_over_seeds(study: Study, seeds: Sequence[int]) -> pd.DataFrame:
         ``variant`` (of ``TERMS``), ``seed``, ``data``, ``weights`` ("last" or "best-on-test"), test
         mAP in percent. All variants of a seed start from the same ACM-Net.
     """
+    methods = {name: "acm-net" if changes is None else "ftcl" for name, changes in TERMS.items()}
+    jobs.make(
+        [
+            jobs.generation(term(study, seed, name), method)
+            for seed in seeds
+            for name, method in methods.items()
+        ]
+    )
     rows = []
     for seed in seeds:
-        for name, overrides in TERMS.items():
-            method = "acm-net" if overrides is None else "ftcl"
+        for name, method in methods.items():
             found = term(study, seed, name).generation(method).detections
             chosen = BEST_ON_TEST if "generator" in choices_on_test(study, method) else "last"
             row = {"variant": name, "seed": seed, "data": study.data_name, "weights": chosen}

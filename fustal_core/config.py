@@ -17,7 +17,9 @@ from pydantic import BaseModel, Field, ValidationError
 from fustal_core.profiles import CONSTANT_VALUES, PROFILE_VALUES
 from fustal_core.simulator_settings import SimulatorSettings
 from fustal_core.stage_settings import (
+    AblationSettings,
     ACMNetSettings,
+    AnalysisSettings,
     Constants,
     EvaluationSettings,
     FeatureSettings,
@@ -57,6 +59,8 @@ class Settings(FrozenSettings):
     selection: SelectionSettings = SelectionSettings()
     student: StudentSettings = StudentSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
+    ablation: AblationSettings = AblationSettings()
+    analysis: AnalysisSettings = AnalysisSettings()
 
 
 def make_settings(
@@ -90,19 +94,27 @@ def make_settings(
     return _with_values(values, overrides)
 
 
-def override(settings: Settings, overrides: Mapping[str, Any], seed: int | None = None) -> Settings:
-    """Settings for the same data with single values replaced.
+def override(
+    settings: Settings,
+    overrides: Mapping[str, Any],
+    seed: int | None = None,
+    *,
+    other_data: bool = False,
+) -> Settings:
+    """Settings with single values replaced.
 
     Args:
         settings: of a run.
         overrides: by dotted name as in :func:`make_settings`.
         seed: another one; None: the same.
+        other_data: whether what makes simulated data may be replaced.
 
     Raises:
         SettingsError: unknown setting, or a bad value; names it and the allowed ones. Settings that
             make the data, and ``constants``, which only fill a new run's settings.
     """
-    fixed = [name for name in overrides if name.partition(".")[0] in _OF_THE_DATA]
+    refused = set(_OF_THE_DATA) - ({"simulation"} if other_data else set())
+    fixed = [name for name in overrides if name.partition(".")[0] in refused]
     if fixed:
         raise SettingsError(f"{', '.join(fixed)}: cannot be changed for the same data")
     same = {} if seed is None else {"seed": seed}

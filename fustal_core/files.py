@@ -18,6 +18,7 @@ import pandas as pd
 from fustal_core.progress import say_note
 
 _PARTIAL = "partial-"
+_PARTIAL_FILES = f".*.{_PARTIAL}*"
 
 
 @contextmanager
@@ -54,15 +55,15 @@ def _new_file_beside(path: Path) -> Path:
     return Path(name)
 
 
-def remove_partial_files(folder: Path, *, deep: bool = False) -> None:
-    """Remove what a killed process was writing in a folder.
-
-    Args:
-        deep: in the folders below it as well.
-    """
-    pattern = f".*.{_PARTIAL}*"
-    for path in folder.rglob(pattern) if deep else folder.glob(pattern):
+def remove_partial_files(folder: Path) -> None:
+    """Remove what a killed process was writing in a folder."""
+    for path in folder.glob(_PARTIAL_FILES):
         path.unlink(missing_ok=True)
+
+
+def partial_folders(folder: Path) -> list[Path]:
+    """The folders in it, and itself, where a process is writing a file, or was killed while it did."""
+    return sorted({path.parent for path in folder.rglob(_PARTIAL_FILES)})
 
 
 def write_bytes(path: Path, content: bytes | memoryview) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from hashlib import sha256
 from typing import Any
 
@@ -65,7 +66,7 @@ def on_share(study: Study, share: float) -> Study:
         f"train-{share:.3g}",
         overrides={"student.epochs": epochs, "student.switch_epoch": student.switch_epoch},
     )
-    part.dataset = training_share(study.dataset, share, study.settings.seed)
+    part.narrow = partial(training_share, share=share, seed=study.settings.seed)
     return part
 
 

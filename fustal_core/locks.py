@@ -1,9 +1,9 @@
 """Locks of a run directory, which the operating system frees when their holder dies.
 
 ``.lock`` is held by ``fustal run`` for as long as it works: two of them in one directory would mix their
-results. ``.making.lock`` is held while a product is made, by whatever process makes it: notebooks opened
-in JupyterLab share a run directory with each other and with ``fustal run``, and only this has to be
-done by one at a time. Each file holds the number of the process while there is one, and stays.
+results. ``.making.lock`` lies in the folder of each product and is held while it is made, by whatever
+process makes it: jobs of one run, and notebooks opened in JupyterLab, share a run directory with each
+other and with ``fustal run``. Each file holds the number of the process while there is one, and stays.
 """
 
 from __future__ import annotations
@@ -56,23 +56,23 @@ def refuse_second_run(run_dir: Path) -> None:
 
 
 @contextmanager
-def making_lock(run_dir: Path, patience_s: int = _PATIENCE_S) -> Iterator[None]:
-    """Be the only process that makes a product in a run directory; wait for another, but not for long.
+def making_lock(folder: Path, patience_s: int = _PATIENCE_S) -> Iterator[None]:
+    """Be the only process that makes the product of a folder; wait for another, but not for long.
 
     Raises:
         RunDirectoryBusyError: another one still makes something after ``patience_s`` seconds.
     """
-    run_dir.mkdir(parents=True, exist_ok=True)
-    path = run_dir / ".making.lock"
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / ".making.lock"
     holder = _holder(path)
     lock = FileLock(path)
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        _wait(lock, f"waiting for what else is at work in {run_dir}{holder}", patience_s)
+        _wait(lock, f"waiting for what else is at work in {folder}{holder}", patience_s)
     if not lock.is_locked:
         raise RunDirectoryBusyError(
-            f"another process makes a part of this study in {run_dir}{holder}, perhaps a notebook "
+            f"another process makes a part of this study in {folder}{holder}, perhaps a notebook "
             "in JupyterLab; wait until it is done, or stop it, or choose another run directory"
         )
     with _held(lock, path):

@@ -90,6 +90,8 @@ PROFILE_VALUES: dict[str, dict[str, dict[str, Any]]] = {
             "learning_rate": 1e-3,
             "checkpoint_every": 2,
         },
+        "ablation": {"seeds": (0, 1), "resamples": 50},
+        "analysis": {"difficulty_seeds": (0,)},
         "student": {
             **_QUICK_STUDENT,
             "width": 32,

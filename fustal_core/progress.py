@@ -2,7 +2,8 @@
 
 The variable ``FUSTAL_PROGRESS`` names a file that gets plain lines instead of a bar; ``fustal run``
 sets it for the notebooks it executes and shows the lines as they come, so that a batch log stays
-readable and executed notebooks hold no progress bars.
+readable and executed notebooks hold no progress bars. What a job of another process does is told to
+whom it works for (:func:`reported_to`).
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import partial
 from pathlib import Path
 
 Progress = Callable[[int, int, str], None]
@@ -19,6 +22,17 @@ Progress = Callable[[int, int, str], None]
 VARIABLE = "FUSTAL_PROGRESS"
 NOTE = "note: "
 _SECONDS_BETWEEN_LINES = 2.0
+_report: ContextVar[Callable[[str], None] | None] = ContextVar("report", default=None)
+
+
+@contextmanager
+def reported_to(report: Callable[[str], None]) -> Iterator[None]:
+    """Hand progress and notes of this thread to a function, as lines, while the block runs."""
+    token = _report.set(report)
+    try:
+        yield
+    finally:
+        _report.reset(token)
 
 
 @contextmanager
@@ -28,9 +42,8 @@ def show_progress(what: str) -> Iterator[Progress]:
     Args:
         what: short name of the work, e.g. "training the generator".
     """
-    target = os.environ.get(VARIABLE)
-    if target is not None:
-        yield _lines(what, Path(target))
+    if write := _line_writer():
+        yield _lines(what, write)
         return
     # Only JupyterLab sets this name; in papermill's log a widget would freeze at 0 %.
     in_lab = "JPY_SESSION_NAME" in os.environ
@@ -58,15 +71,26 @@ def say_note(message: str) -> None:
 
     Goes where progress goes: to stderr, or as a line that starts with ``NOTE`` to ``fustal run``.
     """
-    target = os.environ.get(VARIABLE)
-    if target is None:
+    if write := _line_writer():
+        write(f"{NOTE}{message}")
+    else:
         print(f"{NOTE}{message}", file=sys.stderr, flush=True)
-        return
-    with Path(target).open("a") as file:
-        file.write(f"{NOTE}{message}\n")
 
 
-def _lines(what: str, target: Path) -> Progress:
+def _line_writer() -> Callable[[str], None] | None:
+    """Where lines go instead of a bar: to a job's owner, or into the file that the variable names."""
+    target = os.environ.get(VARIABLE)
+    if report := _report.get():
+        return report
+    return partial(_append, Path(target)) if target is not None else None
+
+
+def _append(target: Path, line: str) -> None:
+    with target.open("a") as file:
+        file.write(f"{line}\n")
+
+
+def _lines(what: str, write: Callable[[str], None]) -> Progress:
     last = 0.0
 
     def update(done: int, total: int, note: str) -> None:
@@ -75,7 +99,6 @@ def _lines(what: str, target: Path) -> Progress:
         if now - last < _SECONDS_BETWEEN_LINES and done < total:
             return
         last = now
-        with target.open("a") as file:
-            file.write(f"{what}: {done}/{total}{' ' + note if note else ''}\n")
+        write(f"{what}: {done}/{total}{' ' + note if note else ''}")
 
     return update

@@ -17,6 +17,7 @@ import subprocess
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -50,11 +51,20 @@ def project_root() -> Path:
     return Path.cwd()
 
 
+_HOW_MUCH = ("ablation.", "analysis.")
+"""Settings that say how much is tried, not how: they may change in a run directory."""
+
+
 def default_run_dir(settings: Settings) -> Path:
-    """``runs/DATA-PROFILE-seedN`` in the checkout; with overrides, a short hash of them follows."""
+    """``runs/DATA-PROFILE-seedN`` in the checkout; with overrides, a short hash of them follows.
+
+    What is tried beyond the default in ablation and analysis gets a directory that ends in ``-grid``.
+    """
     plain = make_settings(settings.data, settings.profile, settings.seed)
     changes = changed_settings(plain, settings)
-    suffix = f"-{hash_of(changes)[:6]}" if changes else ""
+    others = [line for line in changes if not line.startswith(_HOW_MUCH)]
+    suffix = f"-{hash_of(others)[:6]}" if others else ""
+    suffix += "-grid" if len(others) < len(changes) else ""
     data = "simulated" if settings.data == "simulated" else Path(settings.data).resolve().name
     return project_root() / "runs" / f"{data}-{settings.profile}-seed{settings.seed}{suffix}"
 
@@ -109,14 +119,15 @@ def claim_run_dir(run_dir: Path, settings: Settings, *, force: bool = False) -> 
         )
     if refusal:
         _remove_results(run_dir)
-    if refusal or not path.exists():
+    if refusal or not path.exists() or read_settings(path) != settings:
         write_json(path, settings.model_dump())
 
 
 def _refusal(path: Path, settings: Settings) -> str:
     """Why a directory with this ``config.json`` is not one for these settings; empty if it is."""
     try:
-        changes = changed_settings(read_settings(path), settings)
+        every = changed_settings(read_settings(path), settings)
+        changes = [line for line in every if not line.startswith(_HOW_MUCH)]
     except SettingsError as error:
         return f"what {path.parent} was made with cannot be read: {error}"
     if not changes:
@@ -139,7 +150,6 @@ def write_provenance(run_dir: Path, settings: Settings, fingerprint: str, device
         "data": settings.data,
         "data_fingerprint": fingerprint,
         "device": device_name(device),
-        "threads": torch.get_num_threads(),
         "python": platform.python_version(),
         "versions": _versions(),
         "git_revision": git_revision(),
@@ -179,7 +189,15 @@ def hash_of(*parts: Any) -> str:
 
 
 def code_hash(modules: Iterable[str]) -> str:
-    """Hash of the source of modules of this package and of all that they import from it."""
+    """Hash of the source of modules of this package and of all that they import from it.
+
+    A process reads them once: what was loaded is what it computes with.
+    """
+    return _code_hash(tuple(sorted(set(modules))))
+
+
+@cache
+def _code_hash(modules: tuple[str, ...]) -> str:
     sources: dict[str, str] = {}
     waiting = set(modules)
     while waiting:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -46,6 +46,29 @@ def _read_thresholds(value: Any) -> Any:
         raise ValueError("expected numbers as in 0.15,0.2 or LOW:HIGH:STEP") from None
 
 
+def read_seeds(value: Any) -> Any:
+    """``"0:3"`` to [0, 1, 2], ``"0,3"`` to [0, 3]; what is no text stays.
+
+    Raises:
+        ValueError: neither of these.
+    """
+    if not isinstance(value, str):
+        return value
+    try:
+        if ":" in value:
+            first, end = map(int, value.split(":"))
+            return list(range(first, min(end, first + MOST_SEEDS + 1)))
+        return [int(part) for part in value.strip("[]() ").split(",")]
+    except ValueError:
+        raise ValueError("expected FIRST:END, or whole numbers as in 0,3,4") from None
+
+
+def _all_different(seeds: tuple[int, ...]) -> tuple[int, ...]:
+    if len(set(seeds)) < len(seeds):
+        raise ValueError("expected different seeds")
+    return seeds
+
+
 def _read_names(value: Any) -> Any:
     """``"a, b"``, as a command line has it, to names."""
     if isinstance(value, str):
@@ -53,6 +76,13 @@ def _read_names(value: Any) -> Any:
     return value
 
 
+MOST_SEEDS = 1000
+Seeds = Annotated[
+    tuple[Annotated[int, Field(ge=0)], ...],
+    Field(min_length=1, max_length=MOST_SEEDS),
+    BeforeValidator(read_seeds),
+    AfterValidator(_all_different),
+]
 Thresholds = Annotated[tuple[Fraction, ...], Field(min_length=1), BeforeValidator(_read_thresholds)]
 
 
@@ -131,6 +161,9 @@ class GenerationSettings(SampledGeneratorSettings):
     contrast_weight: NonNegative = Field(0.01, description="weight of L_IV + cross-video part")
     cross_video_weight: NonNegative = Field(
         0.2, description="weight of the mean over pairs of L_CV"
+    )
+    cross_video_pairs: int = Field(
+        0, ge=0, description="pairs of a batch in L_CV at most, the first ones; 0: all"
     )
 
 
@@ -259,6 +292,27 @@ class EvaluationSettings(FrozenSettings):
     ambiguous: str = Field(
         "",
         description="file of ambiguous intervals (video, start, end in s); what touches one is out",
+    )
+
+
+class AblationSettings(FrozenSettings):
+    """What of the grid of settings is tried, with which seeds."""
+
+    groups: Annotated[tuple[str, ...], Field(min_length=1), BeforeValidator(_read_names)] = Field(
+        ("stages",), description="groups of cells, separated by commas (see ablation.py), or all"
+    )
+    seeds: Seeds = Field(
+        (0, 1, 2), description="FIRST:END, the end left out, or a list as in 0,3,4"
+    )
+    resamples: Count = Field(400, description="draws of test videos for the intervals")
+
+
+class AnalysisSettings(FrozenSettings):
+    """How far the analysis goes that trains again on easier and harder simulated data."""
+
+    difficulty_seeds: Seeds = Field((0, 1), description="of that data, and of its trainings")
+    difficulty_students: bool = Field(
+        False, description="train students there too, not only generators"
     )
 
 

@@ -6,16 +6,15 @@ the stage produced. Labels of test videos are used by :meth:`Study.measure` alon
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from contextlib import nullcontext
-from dataclasses import dataclass, replace
-from functools import cached_property
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal
 
 import pandas as pd
 import torch
-from safetensors.torch import load_file
 
 from fustal_core.config import Settings, make_settings, override
 from fustal_core.data import Dataset, load_dataset
@@ -24,6 +23,7 @@ from fustal_core.left_out import check_excluded, leave_out
 from fustal_core.locks import making_lock, run_lock
 from fustal_core.making import make_generation, make_student, run_student_training
 from fustal_core.metrics import map_summary
+from fustal_core.oracle import RUNGS, repair
 from fustal_core.point_supervision import PointSupervision, supervision_of
 from fustal_core.progress import show_progress
 from fustal_core.quality import pseudo_label_quality
@@ -42,6 +42,7 @@ from fustal_core.rundir import (
 )
 from fustal_core.selection import score_proposals, select
 from fustal_core.simulator import simulate
+from fustal_core.stage_products import Generation, Selection, Student
 from fustal_core.stage_settings import (
     ACMNetSettings,
     GeneratorSettings,
@@ -50,15 +51,15 @@ from fustal_core.stage_settings import (
     StudentSettings,
     TrainingSettings,
 )
-from fustal_core.student import TriDet
-from fustal_core.weights import WEIGHTS_FORMAT, GeneratorModel, load_model
+from fustal_core.weights import WEIGHTS_FORMAT
 
-LabelSource = Literal["selected", "raw", "truth"]
+LabelSource = str
+"""What labels a student learns from: "selected", "raw", "truth", or a rung of the oracle ladder."""
 Phase = Literal["phase_one", "plain", "ema"]
 _PHASES: dict[Phase, str] = {"phase_one": "_phase_one", "plain": "", "ema": "+ema"}
 """What of a student's training a product is -> the end of its folder's name."""
 
-_STARTS_FROM: dict[Method, Method] = {"ftcl": "acm-net", "hr-pro": "hr-pro-snippet"}
+STARTS_FROM: dict[Method, Method] = {"ftcl": "acm-net", "hr-pro": "hr-pro-snippet"}
 """Generators that are trained on top of another."""
 
 # The modules a product is made with; it is made again when they, or what they import, change.
@@ -73,54 +74,7 @@ _STUDENT_CODE = (
     "student_training",
     "student_inference",
 )
-
-
-@dataclass(frozen=True)
-class Generation:
-    """Stage 1: a trained generator and its proposals.
-
-    Attributes:
-        model: in eval mode.
-        train, test: proposals of the subset's videos, as selection is given them.
-        detections: on the test videos, what the method is measured by; ``test`` itself but for HR-Pro,
-            whose own NMS is soft.
-        losses: per iteration. evaluations: test mAP along the training, may be empty.
-        looks: of FTCL, the tables of two pairs after each epoch (see ``ftcl_training.look_at_pair``);
-            of HR-Pro's stage 1, its prototypes and some snippets (see ``hrpro_training``).
-    """
-
-    model: GeneratorModel
-    train: pd.DataFrame
-    test: pd.DataFrame
-    detections: pd.DataFrame
-    losses: pd.DataFrame
-    evaluations: pd.DataFrame
-    looks: dict[str, torch.Tensor]
-
-
-@dataclass(frozen=True)
-class Selection:
-    """Stage 2: all training proposals with ``iou_score``, and the selected ones."""
-
-    scored: pd.DataFrame
-    selected: pd.DataFrame
-
-
-@dataclass(frozen=True)
-class Student:
-    """Stage 3: a trained student (its EMA weights).
-
-    Attributes:
-        model: the EMA weights, in eval mode.
-        detections: on the test videos.
-        history: per epoch, see ``student_training.train_student``.
-        ema_labels: the EMA labels of each distillation epoch, in seconds; empty without distillation.
-    """
-
-    model: TriDet
-    detections: pd.DataFrame
-    history: pd.DataFrame
-    ema_labels: pd.DataFrame
+_ORACLE_CODE = (*_STUDENT_CODE, "oracle")
 
 
 def open_study(
@@ -154,6 +108,17 @@ def open_study(
     return Study(settings, folder)
 
 
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Let torch compute on one CPU thread: on more, results depend on how many there are."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def load_data(settings: Settings, cache: Path | None = None) -> Dataset:
     """The data of a run: simulated from its seed, or read and checked from its folder.
 
@@ -176,13 +141,34 @@ def load_data(settings: Settings, cache: Path | None = None) -> Dataset:
 
 
 class Study:
-    """One run: settings, data, and the products of its stages."""
+    """One run: settings, data, and the products of its stages.
 
-    def __init__(self, settings: Settings, run_dir: Path, base: Study | None = None) -> None:
+    Attributes:
+        settings, run_dir, device: of this study.
+        base: the study that it is a variant of.
+        own_data: whether it has data of its own, not its base's.
+        narrow: what leaves out a part of the base's data; None: all of it.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        run_dir: Path,
+        base: Study | None = None,
+        *,
+        own_data: bool = True,
+    ) -> None:
         self.settings = settings
         self.run_dir = run_dir
         self.base = base
+        self.own_data = own_data
+        self.narrow: Callable[[Dataset], Dataset] | None = None
         self.device = torch_device(settings)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What another process is sent: no data, which it makes or reads itself."""
+        data = ("dataset", "points", "_ambiguous")
+        return {name: value for name, value in self.__dict__.items() if name not in data}
 
     def variant(
         self, name: str, *, seed: int | None = None, overrides: Mapping[str, Any] | None = None
@@ -202,10 +188,46 @@ class Study:
             DataError: ``evaluation.exclude`` leaves out no test video, or all.
         """
         settings = override(self.settings, overrides or {}, seed)
-        study = Study(settings, self.run_dir / "variants" / name, base=self)
-        check_excluded(settings.evaluation.exclude, self.dataset.truth("test"))
-        study.dataset = self.dataset
+        study = Study(settings, self.run_dir / "variants" / name, base=self, own_data=False)
+        if settings.evaluation != self.settings.evaluation:
+            check_excluded(settings.evaluation.exclude, self.dataset.truth("test"))
         return study
+
+    def other(
+        self, name: str, *, seed: int | None = None, overrides: Mapping[str, Any] | None = None
+    ) -> Study:
+        """A study like this one with another seed or other settings, also of simulated data.
+
+        It lies in ``variants/NAME`` as well, and has data of its own if that is simulated; a data
+        folder's is this study's.
+
+        Args:
+            name: of the folder.
+            seed: of simulated data and of the training; None: this study's.
+            overrides: settings by dotted name, those of the simulator among them.
+
+        Raises:
+            SettingsError: unknown setting or bad value.
+        """
+        if self.settings.data != "simulated":
+            return self.variant(name, seed=seed, overrides=overrides)
+        settings = override(self.settings, overrides or {}, seed, other_data=True)
+        study = Study(settings, self.run_dir / "variants" / name, base=self)
+        # Whoever plans many such studies need not simulate their data: code is part of every key.
+        study.fingerprint = hash_of(settings.simulation.model_dump(), settings.seed)
+        return study
+
+    @property
+    def data_owner(self) -> Study:
+        """This study, or the one whose data it shares."""
+        return self.base.data_owner if self.base and not self.own_data else self
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Of the data; a process that is sent the study knows it without reading the data."""
+        if self.base and not self.own_data and not self.narrow:
+            return self.base.fingerprint
+        return self.dataset.fingerprint
 
     @cached_property
     def dataset(self) -> Dataset:
@@ -215,6 +237,8 @@ class Study:
             DataError: every problem of a data folder; a list of what not to measure that cannot be read,
                 or leaves out all or nothing.
         """
+        if self.base and not self.own_data:
+            return self.narrow(self.base.dataset) if self.narrow else self.base.dataset
         _ = self._ambiguous  # a bad list is refused before the data is read
         dataset = load_data(self.settings, self.run_dir / "cache")
         check_excluded(self.settings.evaluation.exclude, dataset.truth("test"))
@@ -276,20 +300,12 @@ class Study:
     def generation(self, method: Method | None = None) -> Generation:
         """Stage 1 by a method (None: the one of the settings), made if it is not there."""
         method = method or self.settings.generation.method
-        product = self._generation_product(method)
+        product = self.generation_product(method)
         if not product.is_made:
-            before = _STARTS_FROM.get(method)
+            before = STARTS_FROM.get(method)
             start = self.generation(before).model if before else None
-            self._ensure(product, lambda: make_generation(self, method, product, start))
-        return Generation(
-            load_model(product.folder / "weights.safetensors").model.to(self.device),
-            pd.read_parquet(product.folder / "proposals_train.parquet"),
-            pd.read_parquet(product.folder / "proposals_test.parquet"),
-            pd.read_parquet(product.folder / "detections.parquet"),
-            pd.read_parquet(product.folder / "losses.parquet"),
-            pd.read_parquet(product.folder / "evaluations.parquet"),
-            load_file(product.folder / "looks.safetensors"),
-        )
+            self.ensure(product, lambda: make_generation(self, method, product, start))
+        return Generation.read(product.folder, self.device)
 
     def generator_settings(self, method: Method) -> GeneratorSettings:
         """What a method localises with; FTCL's are ACM-Net's, those of HR-Pro its first stage's."""
@@ -299,12 +315,13 @@ class Study:
             return self.settings.hr_pro
         return self.settings.generation.model_copy(update={"method": method})
 
-    def _generation_product(self, method: Method) -> Product:
+    def generation_product(self, method: Method) -> Product:
+        """Where a generator and its proposals lie, made or not."""
         settings = self.generator_settings(method)
         inputs: list[Any] = [method, settings.model_dump()]
-        if before := _STARTS_FROM.get(method):
+        if before := STARTS_FROM.get(method):
             later = self.settings.ftcl if method == "ftcl" else self.settings.hr_pro_instance
-            inputs += [self._generation_product(before).key, later.model_dump()]
+            inputs += [self.generation_product(before).key, later.model_dump()]
             inputs += self._measure_along(later)
         inputs += self._measure_along(settings)
         code = _GENERATION_CODE
@@ -312,8 +329,8 @@ class Study:
             code = _FTCL_CODE
         elif isinstance(settings, HRProSettings):
             code = _HRPRO_CODE
-        product = self._product(f"01_generation/{method}", code, inputs)
-        return self._shared(product, lambda base: base._generation_product(method))
+        product = self.product(f"01_generation/{method}", code, inputs)
+        return self._shared(product, lambda base: base.generation_product(method))
 
     def selection(self) -> Selection:
         """Stage 2 on the proposals of the settings' generator."""
@@ -334,24 +351,20 @@ class Study:
 
         Args:
             labels: "selected" pseudo labels; "raw", all proposals (the floor); "truth", the true
-                segments of the training videos (the fully supervised ceiling).
+                segments of the training videos (the fully supervised ceiling); or a rung of the
+                oracle ladder, selected labels of which one kind of error was repaired.
             distill: switch to EMA labels at ``switch_epoch``. Both choices share the epochs before.
         """
-        product = self._student_product(labels, "ema" if distill else "plain")
+        product = self.student_product(labels, "ema" if distill else "plain")
         if not product.is_made:
             segments = self._labels(labels)
-            initial = self._phase_one(labels, segments)
+            initial = self.phase_one(labels)
             settings = self._student_settings(labels)
-            self._ensure(
+            self.ensure(
                 product,
                 lambda: make_student(self, settings, segments, product, initial, distill),
             )
-        return Student(
-            load_model(product.folder / "weights.safetensors").model.to(self.device),
-            pd.read_parquet(product.folder / "detections.parquet"),
-            pd.read_parquet(product.folder / "history.parquet"),
-            pd.read_parquet(product.folder / "ema_labels.parquet"),
-        )
+        return Student.read(product.folder, self.device)
 
     def _student_settings(self, labels: LabelSource, phase: Phase = "plain") -> StudentSettings:
         """Floor and ceiling are measured at their end alone, which saves time."""
@@ -363,65 +376,71 @@ class Study:
             changes["epochs"] = settings.switch_epoch
         return settings.model_copy(update=changes)
 
-    def _student_product(self, labels: LabelSource, phase: Phase) -> Product:
-        name = f"{labels}{_PHASES[phase]}"
+    def student_product(self, labels: LabelSource, phase: Phase) -> Product:
+        """Where a student lies, or the state after its first phase, made or not."""
+        if labels not in ("selected", "raw", "truth", *RUNGS):
+            raise ValueError(f"labels {labels!r}; known: selected, raw, truth, {', '.join(RUNGS)}")
+        name = f"{labels.replace(' ', '-')}{_PHASES[phase]}"
         settings = self._student_settings(labels, phase)
         inputs: list[Any] = [settings.model_dump(), name, *self._measure_along(settings)]
         if labels != "truth":
-            generation = self._generation_product(self.settings.generation.method)
+            generation = self.generation_product(self.settings.generation.method)
             inputs += [generation.key, self.settings.selection.model_dump()]
-        product = self._product(f"03_training/{name}", _STUDENT_CODE, inputs)
-        return self._shared(product, lambda base: base._student_product(labels, phase))
+        code = _STUDENT_CODE if labels in ("selected", "raw", "truth") else _ORACLE_CODE
+        product = self.product(f"03_training/{name}", code, inputs)
+        return self._shared(product, lambda base: base.student_product(labels, phase))
 
     def _measure_along(self, settings: TrainingSettings | StudentSettings) -> list[Any]:
         """What of the test is left out, if the training is measured on its way."""
         return [self.settings.evaluation.model_dump()] if settings.evaluate_every else []
 
-    def _phase_one(self, labels: LabelSource, segments: pd.DataFrame) -> Path:
+    def phase_one(self, labels: LabelSource) -> Path:
         """The state after the epochs on the given labels, from which both continuations start."""
-        product = self._student_product(labels, "phase_one")
+        product = self.student_product(labels, "phase_one")
         if not product.is_made:
+            segments = self._labels(labels)
             settings = self._student_settings(labels, "phase_one")
-            self._ensure(
-                product,
-                lambda: run_student_training(
-                    self, settings, segments, product, None, distill=False
-                ),
-                keep_checkpoint=True,
-            )
+            train = partial(run_student_training, self, settings, segments, product, None, False)
+            self.ensure(product, train, keep_checkpoint=True)
         return product.checkpoint
 
     def _labels(self, source: LabelSource) -> pd.DataFrame:
         if source == "truth":
             return self.dataset.truth("train")
-        return self.generation().train if source == "raw" else self.selection().selected
+        if source == "raw":
+            return self.generation().train
+        selection = self.selection()
+        if source == "selected":
+            return selection.selected
+        return repair(selection.selected, selection.scored, self.dataset.truth("train"), source)
 
-    def _ensure(
+    def ensure(
         self, product: Product, make: Callable[[], object], *, keep_checkpoint: bool = False
     ) -> None:
-        """Make a product that is not there; nobody else makes one in this run directory meanwhile."""
-        if product.is_made:
-            return
-        with making_lock(self._root.run_dir):
+        """Make a product that is not there; nobody else makes it meanwhile."""
+        with making_lock(product.folder), one_thread():
             if not product.is_made:  # another process may have made it while this one waited
                 product.begin()
                 make()
                 product.finish(keep_checkpoint=keep_checkpoint)
-
-    @property
-    def _root(self) -> Study:
-        return self.base._root if self.base else self
 
     def _shared(self, product: Product, of: Callable[[Study], Product]) -> Product:
         """The base study's product, if it is made from the very same; else this one."""
         own = of(self.base) if self.base else product
         return own if own.key == product.key else product
 
-    def _product(self, name: str, modules: tuple[str, ...], inputs: Any) -> Product:
+    def product(self, name: str, modules: tuple[str, ...], inputs: Any) -> Product:
+        """A folder of this study, and the key of what lies there.
+
+        Args:
+            name: of the folder, from the run directory.
+            modules: whose code makes it.
+            inputs: JSON-like: whatever it depends on, besides seed, data, device and code.
+        """
         key = hash_of(
             inputs,
             self.settings.seed,
-            self.dataset.fingerprint,
+            self.fingerprint,
             self.device,
             code_hash(modules),
             WEIGHTS_FORMAT,

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from fustal_core import jobs
 from fustal_core.figures_hrpro import PointGrowth, SeedHistory
 from fustal_core.figures_points import PrototypeFrame
 from fustal_core.hrpro import Seeds, expand_points
@@ -208,9 +209,12 @@ def placement_rows(study: Study, placements: Sequence[str]) -> pd.DataFrame:
     Returns:
         ``placement``, ``seed``, ``data``, test mAP (percent).
     """
+    studies = {
+        how: study.variant(f"points-{how}", overrides={"hr_pro.points": how}) for how in placements
+    }
+    jobs.make([jobs.generation(one, "hr-pro-snippet") for one in studies.values()])
     rows = []
-    for how in placements:
-        with_points = study.variant(f"points-{how}", overrides={"hr_pro.points": how})
+    for how, with_points in studies.items():
         found = with_points.measure(with_points.generation("hr-pro-snippet").detections)
         names = {"placement": how, "seed": study.settings.seed, "data": study.data_name}
         rows.append(names | found)

@@ -1,0 +1,295 @@
+"""Trainings as a table of independent jobs, done in parallel by dask's ``distributed``.
+
+A job makes one product of a study: a generator with its proposals, the first phase of a student, a
+student, a measurement. What several settings share is one job, and what was made before is none. A job
+on a CPU computes on one thread, so results do not depend on how many jobs run at once, on which worker,
+or in which order. If a worker dies, its job starts again on another, from its last checkpoint.
+
+Workers read and write the run directory: on a cluster it lies on a file system that all of them see.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from fustal_core.config import SettingsError
+from fustal_core.progress import NOTE, reported_to, say_note, show_progress
+from fustal_core.rundir import Product
+from fustal_core.stage_settings import Method
+from fustal_core.stages import STARTS_FROM, LabelSource, Study
+
+if TYPE_CHECKING:
+    from distributed import Client, Future
+
+SCHEDULER = "FUSTAL_SCHEDULER"
+"""Variable with the address of a scheduler that notebooks send their jobs to."""
+WORKERS = "FUSTAL_WORKERS"
+"""Variable with the number of local workers; 1 makes one job after another, without any."""
+_TOPIC = "fustal-progress"
+_PATIENCE_S = 20
+_VISIBLE = "CUDA_VISIBLE_DEVICES"
+
+
+class JobError(Exception):
+    """A job that cannot be done; the message says which, and what to look for."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What makes one product.
+
+    Attributes:
+        study: whose product it is.
+        name: for people.
+        product: where it lies.
+        make: makes it, unless it is made, and what it needs as well.
+        after: jobs whose products it needs.
+    """
+
+    study: Study
+    name: str
+    product: Product
+    make: Callable[[], object]
+    after: tuple[Job, ...] = ()
+
+
+def generation(study: Study, method: Method | None = None) -> Job:
+    """The job of ``study.generation(method)``."""
+    method = method or study.settings.generation.method
+    before = STARTS_FROM.get(method)
+    return Job(
+        study,
+        name_of(study, method),
+        study.generation_product(method),
+        partial(study.generation, method),
+        (generation(study, before),) if before else (),
+    )
+
+
+def student(study: Study, labels: LabelSource = "selected", *, distill: bool = True) -> Job:
+    """The job of ``study.student(labels, distill=distill)``."""
+    first = Job(
+        study,
+        name_of(study, f"student on {labels}, first phase"),
+        study.student_product(labels, "phase_one"),
+        partial(study.phase_one, labels),
+        () if labels == "truth" else (generation(study),),
+    )
+    how = "with EMA labels" if distill else "to its end"
+    return Job(
+        study,
+        name_of(study, f"student on {labels} {how}"),
+        study.student_product(labels, "ema" if distill else "plain"),
+        partial(study.student, labels, distill=distill),
+        (first, *first.after),
+    )
+
+
+def name_of(study: Study, what: str) -> str:
+    """What the job of a study is called."""
+    variant = f" {study.run_dir.name}" if study.base else ""
+    return f"seed {study.settings.seed}{variant}: {what}"
+
+
+def make(
+    wanted: Sequence[Job], *, scheduler: str | None = None, workers: int | None = None
+) -> None:
+    """Make all products that are missing, with what they need; afterwards they are only read.
+
+    Args:
+        wanted: jobs of any studies.
+        scheduler: address of a dask scheduler, e.g. "tcp://node7:8786"; None: the one that the
+            variable ``FUSTAL_SCHEDULER`` names, else a cluster of this machine's own.
+        workers: of the own cluster; None: what ``FUSTAL_WORKERS`` says, else one for each GPU, or for
+            each CPU core; 1: one job after another in this process.
+
+    Raises:
+        SettingsError: no scheduler at that address.
+        JobError: a job ended its worker again and again.
+        Exception: what the first failing job raised; jobs that wait are dropped.
+    """
+    missing = missing_of(wanted)
+    scheduler = scheduler or os.environ.get(SCHEDULER)
+    profile = missing[0].study.settings.profile if missing else ""
+    workers = workers or int(os.environ.get(WORKERS, 0)) or worker_count(profile)
+    if missing and scheduler:
+        make_at(scheduler, missing)
+    elif len(missing) > 1 and workers > 1:
+        with local_cluster(min(workers, len(missing))) as address:
+            make_at(address, missing)
+    else:
+        for job in missing:
+            job.make()
+            owner = job.study.data_owner
+            if owner.base:  # one by one, not the data of all of them at once
+                owner.__dict__.pop("dataset", None)
+
+
+def worker_count(profile: str = "") -> int:
+    """One for each GPU, or each CPU core that this process may use; for smoke's seconds of work, one."""
+    from dask.system import CPU_COUNT
+
+    return 1 if profile == "smoke" else torch.cuda.device_count() or CPU_COUNT
+
+
+def missing_of(wanted: Sequence[Job]) -> list[Job]:
+    """The jobs whose products are not made, each once and after those it needs."""
+    found: dict[Path, Job] = {}
+    for job in wanted:
+        if job.product.folder not in found and not job.product.is_made:
+            for before in missing_of(job.after):
+                found.setdefault(before.product.folder, before)
+            found[job.product.folder] = job
+    return list(found.values())
+
+
+@contextmanager
+def local_cluster(workers: int) -> Iterator[str]:
+    """Worker processes on this machine, one thread each, or a GPU each; yields the address."""
+    from distributed import Nanny, Scheduler, SpecCluster
+
+    here = {"host": "127.0.0.1"}  # workers run whatever they are sent: nobody else may send
+    common = here | {"nthreads": 1, "memory_limit": 0, "silence_logs": logging.ERROR}
+    gpus = _gpus()
+    places: list[dict[str, Any]] = [{} for _ in range(workers)]
+    for i, place in enumerate(places if gpus else []):
+        place["resources"] = {"GPU": 1}
+        place["env"] = {_VISIBLE: gpus[i % len(gpus)]}
+    local = here | {"dashboard": False, "dashboard_address": "127.0.0.1:0"}
+    with SpecCluster(
+        workers={i: {"cls": Nanny, "options": common | own} for i, own in enumerate(places)},
+        scheduler={"cls": Scheduler, "options": local},
+        silence_logs=logging.ERROR,
+    ) as cluster:
+        yield cluster.scheduler_address
+
+
+def _gpus() -> list[str]:
+    """What the GPUs that this process may use are called where CUDA looks for such names."""
+    count = torch.cuda.device_count()
+    named = os.environ.get(_VISIBLE)
+    return (named.split(",") if named else [str(i) for i in range(count)])[:count]
+
+
+@contextmanager
+def offered(scheduler: str | None, workers: int) -> Iterator[None]:
+    """Let all notebooks that are executed in the block send their jobs to the same workers.
+
+    Args:
+        scheduler: address of one that runs already; None: workers of this machine's own.
+        workers: how many of these; 1: none, each notebook makes one job after another.
+
+    Raises:
+        SettingsError: no scheduler at that address.
+    """
+    with ExitStack() as stack:
+        if scheduler:
+            _client(scheduler).close()
+        elif workers > 1:
+            scheduler = stack.enter_context(local_cluster(workers))
+        told = {SCHEDULER: scheduler, WORKERS: str(workers)}
+        before = {name: os.environ.get(name) for name in told}
+        _set_environment(told)
+        stack.callback(_set_environment, before)
+        yield
+
+
+def _set_environment(values: dict[str, str | None]) -> None:
+    for name, value in values.items():
+        os.environ.pop(name, None)
+        if value is not None:
+            os.environ[name] = value
+
+
+def make_at(address: str, missing: Sequence[Job]) -> None:
+    """Make products by the workers of a scheduler; arguments and errors as in :func:`make`."""
+    from distributed import KilledWorker
+
+    with _client(address) as client, show_progress(f"{len(missing)} jobs") as progress:
+        doing: dict[str, str] = {}
+        client.subscribe_topic(_TOPIC, partial(_hear, doing))
+        waiting = _submitted(client, missing)
+        try:
+            while waiting:
+                for future in _finished(waiting):
+                    del waiting[future]
+                    future.result()
+                names = set(waiting.values())
+                lines = [line for name, line in list(doing.items()) if name in names]
+                progress(len(missing) - len(waiting), len(missing), "; ".join(lines))
+        except KilledWorker as error:
+            raise JobError(
+                f"{error.task}: its worker died again and again; was it killed, for lack of memory?"
+            ) from None
+        finally:
+            client.cancel(list(waiting))
+
+
+def _client(address: str) -> Client:
+    from distributed import Client
+
+    try:
+        return Client(address, timeout=_PATIENCE_S)
+    except (OSError, ValueError, TypeError) as error:
+        raise SettingsError(f"--scheduler: no dask scheduler at {address}: {error}") from None
+
+
+def _hear(doing: dict[str, str], event: tuple[float, tuple[str, str]]) -> None:
+    """Keep what a job is doing, and say what it has to say."""
+    job, line = event[1]
+    if line.startswith(NOTE):
+        say_note(f"{job}: {line.removeprefix(NOTE)}")
+    else:
+        doing[job] = f"{job}: {line}" if line else job
+
+
+def _submitted(client: Client, missing: Sequence[Job]) -> dict[Future, str]:
+    """The jobs' futures with the jobs' names; a job starts when those before it are done."""
+    futures: dict[Path, Future] = {}
+    for order, job in enumerate(missing):
+        before = [futures[x.product.folder] for x in job.after if x.product.folder in futures]
+        futures[job.product.folder] = client.submit(
+            _run_there,
+            replace(job, after=()),
+            before,
+            key=f"{job.name} ({job.product.folder}, {job.product.key})",
+            pure=False,
+            priority=-order,
+            resources={"GPU": 1} if job.study.device == "cuda" else None,
+        )
+    return {futures[job.product.folder]: job.name for job in missing}
+
+
+def _finished(waiting: Iterable[Future]) -> set[Future]:
+    """Those that have ended, after a second at most."""
+    from distributed import wait
+
+    with suppress(TimeoutError):
+        wait(list(waiting), timeout=1, return_when="FIRST_COMPLETED")
+    return {future for future in waiting if future.done()}
+
+
+def _run_there(job: Job, before: Sequence[None]) -> None:
+    """What a worker does: the job, with data that it may have at hand from the last one."""
+    from distributed import get_worker
+
+    worker = get_worker()
+    report = partial(worker.log_event, _TOPIC)
+    owner = job.study.data_owner
+    kept = worker.__dict__.setdefault("fustal_data", {})
+    if owner.fingerprint in kept:
+        owner.dataset = kept[owner.fingerprint]
+    with reported_to(lambda line: report((job.name, line))):
+        report((job.name, ""))
+        job.make()
+    kept.clear()
+    kept[owner.fingerprint] = owner.dataset
