@@ -79,6 +79,7 @@ def generator_task(
             snippet_mask(output.actionness, rng),
             contrast_weight=settings.contrast_weight,
             cross_video_weight=settings.cross_video_weight * is_fustal,
+            cross_video_pairs=settings.cross_video_pairs,
         )
 
     return video_task(model.to(device), PARTS, settings, dataset, loss)

@@ -206,6 +206,7 @@ def generator_loss(
     *,
     contrast_weight: float = 0.01,
     cross_video_weight: float = 0.2,
+    cross_video_pairs: int = 0,
 ) -> GeneratorLoss:
     """L = L_cls + 0.01 * (L_IV + 0.2 / #pairs * sum of L_CV) (FuSTAL, stage 1).
 
@@ -215,27 +216,39 @@ def generator_loss(
         mask: (B, T) of :func:`snippet_mask` in training, None otherwise.
         contrast_weight: 0.01.
         cross_video_weight: 0.2; 0 leaves CoLA's losses.
+        cross_video_pairs: see :func:`contrast_losses`.
     """
     targets = labels / labels.sum(1, keepdim=True)
     classification = F.binary_cross_entropy(output.video_scores, targets)
     mined = mine_snippets(output.actionness, output.embeddings, mask)
-    in_video, cross_video = contrast_losses(mined, labels)
+    in_video, cross_video = contrast_losses(mined, labels, cross_video_pairs)
     contrast = in_video + cross_video_weight * cross_video
     total = classification + contrast_weight * contrast
     return GeneratorLoss(total, classification, contrast, in_video, cross_video)
 
 
-def contrast_losses(mined: MinedSnippets, labels: Tensor) -> tuple[Tensor, Tensor]:
+def contrast_losses(
+    mined: MinedSnippets, labels: Tensor, most_pairs: int = 0
+) -> tuple[Tensor, Tensor]:
     """In-video contrast L_IV, and the mean over pairs of the cross-video contrast L_CV.
 
     A pair is two videos of the batch with identical label vectors; without one the second is 0.
     Every row (query video, key video) of both is one entry of a (B, B) table: the diagonal is the
     in-video contrast, the off-diagonal entries of identical labels the cross-video one.
+
+    Args:
+        mined: snippets of B videos.
+        labels: (B, C) multi-hot.
+        most_pairs: so many pairs at most, those of the batch's first videos (batches are drawn at
+            random); 0: all.
     """
     action = nce_table(mined.hard_action, mined.easy_action, mined.easy_background)
     background = nce_table(mined.hard_background, mined.easy_background, mined.easy_action)
     table = action + background
-    same = (labels[:, None] == labels[None]).all(2).fill_diagonal_(False)
+    pairs = (labels[:, None] == labels[None]).all(2).triu(1)
+    if most_pairs:
+        pairs &= pairs.flatten().cumsum(0).view_as(pairs) <= most_pairs
+    same = pairs | pairs.T
     # L_CV averages the two directions of a pair, so its mean over pairs is the mean over rows.
     cross_video = (table * same).sum() / same.sum().clamp(min=1)
     return table.diagonal().mean(), cross_video

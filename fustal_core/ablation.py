@@ -1,0 +1,245 @@
+"""The ablation: every cell of the grid, with every seed, measured once and kept.
+
+A seed draws its own training and, of simulated data, its own videos. What a cell shares with others (a
+generator, the first phase of a student) is made once. Test labels are used to measure, and to choose in
+the cells that say "best-on-test".
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from fustal_core import jobs
+from fustal_core.comparison import mean_and_spread
+from fustal_core.files import write_parquet
+from fustal_core.grid import Cell, Measured, cells
+from fustal_core.measuring import resampled_average, resampled_label_f1
+from fustal_core.metrics import map_summary
+from fustal_core.naming import BEST_ON_TEST, choices_on_test
+from fustal_core.resampling import (
+    Interval,
+    paired_interval,
+)
+from fustal_core.rundir import Product
+from fustal_core.selection import score_proposals, select
+from fustal_core.stages import LabelSource, Study
+
+AVERAGE = "avg 0.1:0.7"
+LABEL_COLUMNS = ["proposals", "precision@0.5", "recall@0.5", "f1@0.5"]
+_CODE = ("measuring", "metrics", "quality", "selection", "left_out")
+_DRAWS = 7  # what the random numbers of intervals are drawn from
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """A cell with one seed.
+
+    Attributes:
+        row: test mAP in percent by threshold and range; number and quality of the labels on the
+            training videos (fractions).
+        average: (R,) average mAP (0.1:0.7), percent, in resamples of the test videos.
+        f1: (R,) F1 of the labels at tIoU 0.5, fraction, in resamples of the training videos.
+    """
+
+    row: dict[str, float]
+    average: np.ndarray
+    f1: np.ndarray
+
+
+@dataclass(frozen=True)
+class Results:
+    """The measured grid.
+
+    Attributes:
+        rows: a row per cell and seed: ``group``, ``cell``, ``measured``, ``changes`` (text, empty for
+            the run's own method), ``value``, ``seed``, ``data``, ``origin``, mAP@0.1 .. and averages
+            (percent), proposals, precision, recall and F1 of the labels at tIoU 0.5 (fractions),
+            ``weights`` ("last" or "best-on-test"), ``source``.
+        samples: (group, cell) -> measure -> (S, R), in the order of the seeds.
+        shared_videos: whether all seeds have the same videos.
+    """
+
+    rows: pd.DataFrame
+    samples: dict[tuple[str, str], dict[str, np.ndarray]]
+    shared_videos: bool
+
+    def difference(
+        self, better: tuple[str, str], worse: tuple[str, str], measure: str = AVERAGE
+    ) -> Interval:
+        """What one cell gains over another with the same seed and videos, with a 95 % interval.
+
+        Args:
+            better, worse: group and name of the cells.
+            measure: "avg 0.1:0.7" (points) or "f1@0.5" (a fraction).
+        """
+        return paired_interval(
+            self.samples[better][measure],
+            self.samples[worse][measure],
+            np.random.default_rng(_DRAWS),
+            differences=self._by_seed(better, measure) - self._by_seed(worse, measure),
+            shared_videos=self.shared_videos,
+        )
+
+    def _by_seed(self, cell: tuple[str, str], measure: str) -> np.ndarray:
+        """(S,) a measure of a cell, in the order of the samples."""
+        is_own = (self.rows["group"] == cell[0]) & (self.rows["cell"] == cell[1])
+        return self.rows.loc[is_own, measure].to_numpy()
+
+
+def run_grid(study: Study) -> Results:
+    """Make and measure what the study's ``ablation.*`` settings ask for; what is there is read.
+
+    Raises:
+        SettingsError: unknown groups, or a setting that does not fit a cell.
+    """
+    settings = study.settings.ablation
+    grid = cells(study.settings, settings.groups)
+    studies = {seed: of_seed(study, seed) for seed in settings.seeds}
+    jobs.make(
+        [
+            measurement_job(of_cell(of_its_seed, cell), cell.measured, cell.labels)
+            for of_its_seed in studies.values()
+            for cell in grid
+        ]
+    )
+    rows, samples = [], {}
+    for cell in grid:
+        own = {seed: of_cell(of_its_seed, cell) for seed, of_its_seed in studies.items()}
+        found = {seed: measurement(one, cell.measured, cell.labels) for seed, one in own.items()}
+        rows += [_row(cell, own[seed], study.data_name, one) for seed, one in found.items()]
+        samples[cell.group, cell.name] = {
+            AVERAGE: np.stack([one.average for one in found.values()]),
+            "f1@0.5": np.stack([one.f1 for one in found.values()]),
+        }
+    return Results(pd.DataFrame(rows), samples, study.settings.data != "simulated")
+
+
+def of_seed(study: Study, seed: int) -> Study:
+    """The study with another seed, of simulated data as well; itself for its own."""
+    if seed == study.settings.seed:
+        return study
+    return study.other(f"data-seed{seed}", seed=seed, overrides=_unseen(study))
+
+
+def of_cell(study: Study, cell: Cell) -> Study:
+    """The study with the cell's settings; itself for its own."""
+    if not cell.changes:
+        return study
+    words = [f"{name.rpartition('.')[2]}-{value}" for name, value in cell.changes.items()]
+    return study.variant("_".join(words), overrides=_unseen(study) | dict(cell.changes))
+
+
+def _unseen(study: Study) -> dict[str, Any]:
+    """Looks at the test along a student's training cost time; they change nothing but this choice."""
+    is_chosen = study.settings.student.select == BEST_ON_TEST
+    return {} if is_chosen else {"student.evaluate_every": 0}
+
+
+def _row(cell: Cell, study: Study, data_name: str, found: Measurement) -> dict[str, Any]:
+    has_student = "student" in cell.measured
+    chosen = [who for who in choices_on_test(study) if has_student or who == "generator"]
+    return {
+        "group": cell.group,
+        "cell": cell.name,
+        "measured": cell.measured,
+        "changes": ", ".join(f"{name} = {value}" for name, value in cell.changes.items()),
+        "value": cell.value,
+        "seed": study.settings.seed,
+        "data": data_name,
+        "origin": "measured",
+        **found.row,
+        "weights": BEST_ON_TEST if chosen else "last",
+        "source": f"profile {study.settings.profile}",
+    }
+
+
+def measurement_job(study: Study, measured: Measured, labels: LabelSource) -> jobs.Job:
+    """The job of :func:`measurement`, after those of what it measures."""
+    return jobs.Job(
+        study,
+        jobs.name_of(study, f"measuring the {measured} ({labels} labels)"),
+        _product(study, measured, labels),
+        partial(measurement, study, measured, labels),
+        (_measured_job(study, measured, labels), jobs.generation(study)),  # the second for labels
+    )
+
+
+def _measured_job(study: Study, measured: Measured, labels: LabelSource) -> jobs.Job:
+    if measured in ("generator", "selected proposals"):
+        return jobs.generation(study)
+    return jobs.student(study, labels, distill=measured == "student + EMA")
+
+
+def _product(study: Study, measured: Measured, labels: LabelSource) -> Product:
+    settings = study.settings
+    inputs = [
+        measured,
+        _measured_job(study, measured, labels).product.key,
+        settings.selection.model_dump(),
+        settings.evaluation.model_dump(),
+        settings.ablation.resamples,
+    ]
+    name = f"{measured} on {labels}".replace(" ", "-")
+    return study.product(f"04_ablation/{name}", _CODE, inputs)
+
+
+def measurement(study: Study, measured: Measured, labels: LabelSource = "selected") -> Measurement:
+    """Measure a study's detections and labels, or read what was measured.
+
+    Args:
+        study: with the settings of a cell.
+        measured: whose detections.
+        labels: what the student learns from; of a generator, "raw".
+    """
+    product = _product(study, measured, labels)
+    if not product.is_made:
+        study.ensure(product, partial(_measure, study, measured, labels, product))
+    row = pd.read_parquet(product.folder / "row.parquet").iloc[0].to_dict()
+    resamples = pd.read_parquet(product.folder / "resamples.parquet")
+    return Measurement(row, resamples[AVERAGE].to_numpy(), resamples["f1@0.5"].to_numpy())
+
+
+def _measure(study: Study, measured: Measured, labels: LabelSource, product: Product) -> None:
+    detections = _detections(study, measured, labels)
+    found, truth = study.measured(detections)
+    own = study.generation().train if labels == "raw" else study.selection().selected
+    quality = study.measure_labels(own)[LABEL_COLUMNS]
+    row = {**map_summary(found, truth), **quality.iloc[0].to_dict()}
+    excluded, count = study.settings.evaluation.exclude, study.settings.ablation.resamples
+    tested = [name for name in study.dataset.video_names("test") if name not in excluded]
+    trained, segments = study.dataset.video_names("train"), study.dataset.truth("train")
+    resamples = {
+        AVERAGE: resampled_average(found, truth, tested, count),
+        "f1@0.5": resampled_label_f1(own, segments, trained, count),
+    }
+    write_parquet(product.folder / "row.parquet", pd.DataFrame([row]))
+    write_parquet(product.folder / "resamples.parquet", pd.DataFrame(resamples))
+
+
+def _detections(study: Study, measured: Measured, labels: LabelSource) -> pd.DataFrame:
+    if measured == "generator":
+        return study.generation().detections
+    if measured == "selected proposals":
+        # In test videos no class is known: those that are proposed stand for them.
+        settings = study.settings.selection
+        return select(score_proposals(study.generation().test, settings), settings)
+    return study.student(labels, distill=measured == "student + EMA").detections
+
+
+def summary(rows: pd.DataFrame) -> pd.DataFrame:
+    """Mean and standard deviation over seeds, a row per cell, as text.
+
+    Args:
+        rows: of :class:`Results`.
+    """
+    groups = rows.groupby(["group", "cell", "measured", "changes"], sort=False)
+    text = groups[[AVERAGE, "mAP@0.3", "mAP@0.5", "mAP@0.7"]].agg(mean_and_spread)
+    f1 = groups["f1@0.5"].agg(lambda values: mean_and_spread(100 * values))
+    weights = groups["weights"].first()
+    table = text.assign(**{"F1@0.5 of the labels": f1, "weights": weights, "seeds": groups.size()})
+    return table.reset_index()
