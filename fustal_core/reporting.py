@@ -1,4 +1,4 @@
-"""What a run writes down: the main tables, claims, and the files of each notebook.
+"""What a run writes down: the main tables, and the files of each notebook.
 
 Files go to the notebook's folder of the run directory. Those of the default run (simulated data, quick
 profile, seed 0) are also copied to the checkout's ``figures``, which is committed; the main tables under
@@ -8,27 +8,24 @@ their own names, everything else with the notebook's number before it.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from fustal_core import jobs
 from fustal_core.config import make_settings
 from fustal_core.figures import AVERAGE, save_figure
 from fustal_core.files import atomic_path, write_json, write_text
 from fustal_core.naming import (
-    BEST_ON_TEST,
     CEILING,
     FLOOR,
     FUSTAL,
     GENERATORS,
     STUDENT,
     all_proposals,
-    choices_on_test,
     display_name,
-    own_generator,
     supervision_name,
 )
 from fustal_core.published import thumos14
@@ -36,11 +33,10 @@ from fustal_core.quality import assign, pseudo_label_quality
 from fustal_core.results import write_pseudo_labels
 from fustal_core.rundir import default_run_dir, project_root
 from fustal_core.selection import select
-from fustal_core.stage_settings import Method
 from fustal_core.stages import Study
 from fustal_core.views import readable
 
-MAIN_TABLES = ("main_results", "pseudo_label_quality")
+MAIN_TABLES = ("main_results", "pseudo_label_quality", "ablation")
 MAP_COLUMNS = [f"mAP@0.{i}" for i in range(1, 8)]
 AVERAGE_COLUMNS = ["avg 0.1:0.5", "avg 0.3:0.7", "avg 0.1:0.7"]
 MAIN_COLUMNS = [
@@ -54,15 +50,6 @@ MAIN_COLUMNS = [
     "source",
 ]
 
-
-CLAIM_POINTS = 1.0
-"""A gain in mAP, or in the F1 of labels, counts from more than this many points in a single run."""
-NOISE = (
-    "In the literature the seeds of training alone move results by 0.3 to 0.5 points; on this study's "
-    "simulated data, seeds of data and training together move the average mAP by about 1.8 (standard "
-    "deviation). In a single run a difference below one point is no evidence: a gain in mAP or in the "
-    "F1 of labels counts above 1.0 point."
-)
 STAGE_TWO_IN_CROPS = "IoU-score filter in the crops"
 
 
@@ -88,6 +75,7 @@ def main_results(study: Study) -> pd.DataFrame:
 
     Columns: ``MAIN_COLUMNS``. Published cells that are not known are NaN.
     """
+    jobs.make([jobs.generation(study, method) for method in GENERATORS])
     rows = [
         measured_row(study, name, supervision_name(method), study.generation(method).detections)
         for method, name in GENERATORS.items()
@@ -309,33 +297,6 @@ def about_test_map(study: Study, history: pd.DataFrame) -> str:
     if missing := list(counts.index[counts == 0]):
         lines.append(f"Not evaluated along the training, so without a curve: {', '.join(missing)}.")
     return "\n".join(lines)
-
-
-def claim(
-    study: Study,
-    says: str,
-    source: str,
-    measured: str,
-    holds: bool,
-    seeds: str = "1 (no interval)",
-    methods: Sequence[Method] = (),
-) -> dict[str, Any]:
-    """One row of a claims table: what the paper says and what this run measured.
-
-    seeds: how many there were, and of what. methods: the generators it is about, if not the run's own.
-    """
-    chosen = choices_on_test(study, *methods)
-    note = f"; {' and '.join(chosen)} {BEST_ON_TEST}" if chosen else ""
-    if not methods and study.settings.generation.method != "cross-video":
-        note += f"; labels from {own_generator(study)}"
-    return {
-        "the paper says": says,
-        "where": source,
-        "measured here": measured,
-        "holds": "yes" if holds else "no",
-        "data": f"{study.data_name}{note}",
-        "seeds": seeds,
-    }
 
 
 def figures_dir(study: Study) -> Path | None:
