@@ -1,0 +1,140 @@
+"""The figure of easier and harder data shows what was measured, the default ringed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.axes import Axes
+from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from fustal_core.difficulty import DEFAULT, KNOBS, gains, settings_grid
+from fustal_core.figures import AVERAGE, COLOURS, save_figure
+from fustal_core.figures_difficulty import plot_difficulty
+from fustal_core.simulator_settings import SimulatorSettings
+
+pytestmark = pytest.mark.filterwarnings("error")  # of matplotlib: a layout that does not fit
+
+METHODS = ("CoLA", "FuSTAL generator", "student", "student + EMA")
+LABELS = ("all proposals", "selected proposals")
+
+
+def some_rows(knobs: tuple[str, ...], seeds: int = 2, methods: int = 2) -> pd.DataFrame:
+    rng, rows, usual = np.random.default_rng(0), [], SimulatorSettings()
+    for seed in range(seeds):
+        for knob, value, _ in settings_grid(usual, knobs):
+            default = np.nan if knob == DEFAULT else getattr(usual, knob)
+            about = {"knob": knob, "value": value, "default": default, "seed": seed}
+            for name in METHODS[:methods]:
+                rows.append(about | {"measured": name, AVERAGE: rng.uniform(20, 40)})
+            for name in LABELS:
+                rows.append(about | {"measured": name, "f1@0.5": rng.uniform(0, 0.3)})
+    return pd.DataFrame(
+        rows, columns=["knob", "value", "default", "seed", "measured", AVERAGE, "f1@0.5"]
+    )
+
+
+def panels(figure: Figure) -> dict[str, tuple[Axes, Axes]]:
+    """Knob -> its panel of methods and that of gains below."""
+    axes = figure.axes
+    above = [one for one in axes if one.get_title(loc="left")]
+    below = {}
+    for one in above:
+        place = one.get_subplotspec()
+        below[one] = next(
+            other
+            for other in axes
+            if other.get_subplotspec().rowspan.start == place.rowspan.start + 1
+            and other.get_subplotspec().colspan == place.colspan
+        )
+    return {one.get_title(loc="left").replace(" ", "_"): (one, below[one]) for one in above}
+
+
+def line(axes: Axes, label: str) -> Line2D:
+    (found,) = [one for one in axes.lines if one.get_label() == label]
+    return found
+
+
+def rings(axes: Axes) -> list[tuple[float, float]]:
+    found = [x for x in axes.lines if x.get_markerfacecolor() == "none" and len(x.get_xdata())]
+    return sorted((float(x.get_xdata()[0]), float(x.get_ydata()[0])) for x in found)
+
+
+def test_lines_are_the_means_and_the_default_is_ringed() -> None:
+    rows = some_rows(("video_shift", "noise"))
+    drawn = panels(plot_difficulty(rows))
+    assert list(drawn) == ["video_shift", "noise"]
+    gained = gains(rows)
+    for knob, (above, below) in drawn.items():
+        own = rows[(rows["measured"] == "CoLA") & rows["knob"].isin([knob, DEFAULT])]
+        usual = getattr(SimulatorSettings(), knob)
+        mean = own.fillna({"value": usual}).groupby("value")[AVERAGE].mean()
+        cola = line(above, "CoLA")
+        np.testing.assert_allclose(cola.get_ydata(), mean)
+        np.testing.assert_allclose(cola.get_xdata(), mean.index, atol=0.05 * np.ptp(mean.index))
+        assert to_hex(cola.get_color()).upper() == COLOURS["CoLA"]
+        at = list(mean.index).index(usual)
+        assert (cola.get_xdata()[at], pytest.approx(mean[usual])) in rings(above)
+        assert len(rings(above)) == len(rings(below)) >= 2
+        selection = gained.query("mechanism == 'selection' and knob == @knob")
+        expected = selection.groupby("value")["gain"].mean()
+        found = line(below, "selection: gain in F1 of labels")
+        np.testing.assert_allclose(found.get_ydata(), expected)
+        assert to_hex(found.get_color()).upper() == COLOURS["selected"]
+        assert [x.get_text() for x in below.get_xticklabels()] == [f"{x:g}" for x in mean.index]
+
+
+def test_seeds_and_their_reach_are_drawn() -> None:
+    rows = some_rows(("video_shift",), seeds=3)
+    ((above, _),) = panels(plot_difficulty(rows)).values()
+    own = rows[rows["measured"] == "CoLA"]
+    shown = np.concatenate([x.get_ydata() for x in above.lines if x.get_alpha() == 0.35])
+    assert set(own[AVERAGE]) <= set(shown.tolist())
+    reach = own.fillna({"value": 1.0}).groupby("value")[AVERAGE].agg(["min", "max"])
+    bars = np.array([x[:, 1] for x in above.collections[0].get_segments()])
+    np.testing.assert_allclose(bars, reach)
+
+
+def test_zero_is_in_every_panel_of_gains_and_scales_are_shared() -> None:
+    drawn = panels(plot_difficulty(some_rows(tuple(KNOBS), methods=4)))
+    assert list(drawn) == list(KNOBS)
+    for kind in (0, 1):
+        limits = {pair[kind].get_ylim() for pair in drawn.values()}
+        assert len(limits) == 1
+    low, high = limits.pop()
+    assert low < 0 < high
+
+
+@pytest.mark.parametrize("methods", [2, 4])
+def test_everything_has_a_name(methods: int) -> None:
+    figure = plot_difficulty(some_rows(tuple(KNOBS), methods=methods))
+    (legend,) = figure.legends
+    names = {text.get_text() for text in legend.get_texts()}
+    assert {*METHODS[:methods], "default"} <= names
+    assert len(names) == methods + (2 if methods == 2 else 4) + 1
+    figure.draw_without_rendering()
+    box = legend.get_window_extent()
+    assert box.x0 >= 0
+    assert box.x1 <= figure.bbox.width
+
+
+@pytest.mark.parametrize(("count", "seeds"), [(1, 1), (2, 2), (4, 1)])
+def test_any_number_of_knobs_can_be_written(count: int, seeds: int, tmp_path: Path) -> None:
+    rows = some_rows(tuple(KNOBS)[:count], seeds)
+    figure = plot_difficulty(rows)
+    assert len(panels(figure)) == count
+    assert len(figure.axes) == 2 * count
+    written = save_figure(figure, tmp_path / "figure")
+    again = save_figure(plot_difficulty(rows), tmp_path / "again")
+    assert [path.read_bytes() for path in written] == [path.read_bytes() for path in again]
+
+
+@pytest.mark.parametrize("knobs", [(), None])
+def test_nothing_turned_says_so(knobs: tuple[str, ...] | None) -> None:
+    rows = some_rows(()) if knobs == () else some_rows(()).iloc[:0]
+    (axes,) = plot_difficulty(rows).axes
+    assert [text.get_text() for text in axes.texts] == ["no strength was turned"]
