@@ -5,8 +5,7 @@ Nothing here is part of a method; it takes the stages' products apart so that th
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
@@ -17,7 +16,6 @@ import torch
 from fustal_core.data import Dataset
 from fustal_core.generation import run_generator
 from fustal_core.generator import CrossVideoGenerator, hard_regions, mine_snippets
-from fustal_core.progress import VARIABLE
 from fustal_core.proposals import normalise
 from fustal_core.quality import pseudo_label_quality
 from fustal_core.selection import score_proposals, select
@@ -307,32 +305,3 @@ def detections_of(
     alone = replace(dataset, videos=dataset.videos.loc[[video]])
     subset = str(dataset.videos.loc[video, "subset"])
     return detect(model, alone, subset, settings, device=next(model.parameters()).device)
-
-
-def explore(draw: Callable[..., Any], **choices: Any) -> Any:
-    """Controls for a drawing in a live JupyterLab; in batch the drawing of the first values.
-
-    Args:
-        draw: called with one value per choice; returns something a cell can show.
-        choices: name -> (value, lowest, highest) for a slider, or (value, [all values]) for a menu.
-    """
-    start = {name: choice[0] for name, choice in choices.items()}
-    # The first is set by Jupyter's server and inherited by a batch run from its terminal.
-    if "JPY_SESSION_NAME" not in os.environ or VARIABLE in os.environ:
-        return draw(**start)
-    import ipywidgets
-    from IPython.display import display
-
-    def control(choice: tuple) -> Any:
-        if len(choice) == 2:
-            return ipywidgets.Dropdown(options=choice[1], value=choice[0])
-        value, low, high = choice
-        step = (high - low) / 50
-        look = {"continuous_update": False, "readout_format": ".3g"}
-        return ipywidgets.FloatSlider(value=value, min=low, max=high, step=step, **look)
-
-    def redraw(**values: Any) -> None:
-        display(draw(**values))
-
-    ipywidgets.interact(redraw, **{name: control(choice) for name, choice in choices.items()})
-    return None

@@ -184,28 +184,3 @@ def test_most_filtered_video_counts_what_is_lost_and_breaks_ties_by_length() -> 
 def test_readable_blanks_what_is_unknown() -> None:
     table = pd.DataFrame({"a": [1.25, np.nan], "b": ["x", None], "n": [3, 4]})
     assert views.readable(table, 2).to_numpy().tolist() == [["1.25", "x", 3], ["", "", 4]]
-
-
-@pytest.mark.parametrize("batch_in_jupyterlab", [False, True])
-def test_explore_draws_first_values_in_batch(
-    monkeypatch: pytest.MonkeyPatch, batch_in_jupyterlab: bool
-) -> None:
-    monkeypatch.delenv("JPY_SESSION_NAME", raising=False)
-    if batch_in_jupyterlab:
-        monkeypatch.setenv("JPY_SESSION_NAME", "00_data.ipynb")
-        monkeypatch.setenv("FUSTAL_PROGRESS", "progress")
-
-    def draw(gamma: float, video: str) -> tuple[float, str]:
-        return gamma, video
-
-    assert views.explore(draw, gamma=(0.2, 0, 1), video=("b", ["a", "b"])) == (0.2, "b")
-
-
-def test_explore_offers_controls_in_a_live_session(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("JPY_SESSION_NAME", "00_data.ipynb")
-    monkeypatch.delenv("FUSTAL_PROGRESS", raising=False)
-    seen: dict[str, object] = {}
-    monkeypatch.setattr("ipywidgets.interact", lambda _, **controls: seen.update(controls))
-    assert views.explore(lambda **_: None, gamma=(0.2, 0.0, 1.0), video=("b", ["a", "b"])) is None
-    assert (seen["gamma"].min, seen["gamma"].value, seen["gamma"].max) == (0.0, 0.2, 1.0)
-    assert (seen["video"].value, list(seen["video"].options)) == ("b", ["a", "b"])
