@@ -8,14 +8,23 @@ TORCH ?= $(shell grep '^torch==' requirements.lock)
 TORCH_INDEX ?=
 BIN := .venv/bin
 
-.PHONY: study test lab clean
+.PHONY: study test browser lab clean
 study: .venv/installed
 	$(BIN)/fustal run
 
-test: .venv/installed
+test: .venv/installed browser
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/python -m pytest
+
+# Tests look at the report in a real browser; where there is none and apt-get may, it installs one.
+browser:
+	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null \
+	  || command -v google-chrome >/dev/null \
+	  || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get update -qq \
+	       && DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends chromium \
+	          >/dev/null; } \
+	  || echo "no Chromium here: tests/test_report_page.py needs one" >&2
 
 lab: .venv/installed
 	$(BIN)/jupyter lab notebooks
