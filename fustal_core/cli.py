@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from fustal_core import cli_compare, cli_data, cli_predict, cli_results
+from fustal_core import cli_compare, cli_data, cli_predict, cli_report, cli_results
 from fustal_core.annotations import DataError
 from fustal_core.config import (
     PROFILES,
@@ -80,16 +80,31 @@ def run(
         bool,
         typer.Option("--trust-pickle", help="Load object arrays (W-TALC), which can run code."),
     ] = False,
+    seeds: Annotated[
+        str | None,
+        typer.Option(help="Of the ablation: FIRST:END, the end left out, or a list as in 0,3,4."),
+    ] = None,
+    scheduler: Annotated[
+        str | None, typer.Option(help="Trainings go to this dask scheduler, e.g. tcp://node7:8786.")
+    ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, help="Processes that train [one per GPU or CPU core; smoke: 1]."),
+    ] = None,
     force: Annotated[
         bool, typer.Option("--force", help="Take over a run directory made with other settings.")
     ] = False,
 ) -> None:
-    """Run the study: the notebooks in order, with figures and tables; resumes what was begun."""
-    overrides: dict[str, Any] = parse_overrides(set_ or [])
+    """Run the study: the notebooks in order, with figures and tables; resumes what was begun.
+
+    'fustal run ablation', alone, tries the whole grid of settings with five seeds.
+    """
+    overrides: dict[str, Any] = _grid_overrides(stages or [], seeds) | parse_overrides(set_ or [])
     if trust_pickle:
         overrides["trust_pickle"] = True
     make_settings(data, profile, seed, overrides)  # refuse mistakes before the slow imports
 
+    from fustal_core.jobs import offered, worker_count
     from fustal_core.pipeline import NotebookError, choose_stages, run_notebooks, to_stderr
     from fustal_core.rundir import claim_run_dir, default_run_dir, resolve_data, torch_device
 
@@ -102,7 +117,8 @@ def run(
         fingerprint = cli_data.fingerprint_of_sound_data(settings)
         with run_lock(folder):
             claim_run_dir(folder, settings, force=force)
-            run_notebooks(chosen, settings, overrides, folder, fingerprint, say=to_stderr)
+            jobs = offered(scheduler, workers or worker_count(profile))
+            run_notebooks(chosen, settings, overrides, folder, fingerprint, jobs, say=to_stderr)
     except NotebookError as error:
         raise SystemExit(_fail(error, 1)) from None
     except KeyboardInterrupt:
@@ -110,7 +126,17 @@ def run(
     to_stderr(f"results: {folder}")
 
 
+def _grid_overrides(stages: list[str], seeds: str | None) -> dict[str, Any]:
+    """What the ablation tries when it is asked for alone, and the seeds that were asked for."""
+    alone = [stage.removeprefix("04_") for stage in stages] == ["ablation"]
+    if seeds and stages and not any(stage.endswith("ablation") for stage in stages):
+        raise SettingsError("--seeds belongs to the ablation; for another run: --seed")
+    asked: dict[str, Any] = {"ablation.groups": "all", "ablation.seeds": "0:5"} if alone else {}
+    return asked | ({"ablation.seeds": seeds} if seeds else {})
+
+
 app.command()(cli_compare.compare)
+app.command()(cli_report.report)
 app.command()(cli_data.check)
 app.command()(cli_data.simulate)
 app.command()(cli_predict.predict)

@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Annotated, Any, get_args
 
 import typer
+from pydantic import TypeAdapter, ValidationError
 
 from fustal_core.cli_data import fingerprint_of_sound_data
 from fustal_core.cli_predict import check_writable
 from fustal_core.config import PROFILES, SettingsError, make_settings, parse_overrides
-from fustal_core.stage_settings import Method
+from fustal_core.stage_settings import MOST_SEEDS, Method, Seeds
 
-_MOST_SEEDS = 1000
 _METHODS: tuple[str, ...] = get_args(Method)
 
 
@@ -32,6 +32,13 @@ def compare(
         list[str] | None,
         typer.Option("--set", metavar="NAME=VALUE", help="Override a setting; see 'settings'."),
     ] = None,
+    scheduler: Annotated[
+        str | None, typer.Option(help="Trainings go to this dask scheduler, e.g. tcp://node7:8786.")
+    ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, help="Processes that train [one per GPU or CPU core; smoke: 1]."),
+    ] = None,
     force: Annotated[
         bool, typer.Option("--force", help="Take over run directories made with other settings.")
     ] = False,
@@ -46,6 +53,7 @@ def compare(
     make_settings(data, profile, chosen_seeds[0], overrides)  # refused before the slow imports
 
     from fustal_core.comparison import compare_generators, comparison_dir, write_comparison
+    from fustal_core.jobs import offered, worker_count
     from fustal_core.pipeline import to_stderr
     from fustal_core.rundir import resolve_data, torch_device
 
@@ -57,9 +65,10 @@ def compare(
     try:
         if data != "simulated":
             fingerprint_of_sound_data(settings)
-        rows = compare_generators(
-            chosen_seeds, methods, data, profile, overrides, force=force, say=to_stderr
-        )
+        with offered(scheduler, workers or worker_count(profile)):
+            rows = compare_generators(
+                chosen_seeds, methods, data, profile, overrides, force=force, say=to_stderr
+            )
         written = write_comparison(rows, folder)
     except KeyboardInterrupt:
         raise SystemExit("fustal: interrupted; the same command goes on from here") from None
@@ -74,19 +83,12 @@ def read_seeds(text: str) -> list[int]:
         SettingsError: neither of these, a negative seed, or no seed at all.
     """
     try:
-        if ":" in text:
-            first, end = map(int, text.split(":"))
-            seeds = list(range(first, end)) if end - first <= _MOST_SEEDS else []
-        else:
-            seeds = [int(part) for part in text.split(",")]
-    except ValueError:
-        seeds = []
-    if not seeds or min(seeds) < 0 or len(set(seeds)) < len(seeds):
+        return list(TypeAdapter(Seeds).validate_python(text))
+    except ValidationError:
         raise SettingsError(
             f"--seeds: expected FIRST:END or different whole numbers as in 0,3,4 (at most "
-            f"{_MOST_SEEDS}), got {text!r}"
-        )
-    return seeds
+            f"{MOST_SEEDS}), got {text!r}"
+        ) from None
 
 
 def _read_methods(text: str) -> list[Any]:

@@ -9,20 +9,24 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fustal_core.claims import refresh_readme, write_claims
 from fustal_core.config import Settings, SettingsError, make_settings, read_settings
-from fustal_core.files import atomic_path, remove_partial_files, write_text
+from fustal_core.files import atomic_path, partial_folders, remove_partial_files, write_text
 from fustal_core.locks import RunDirectoryBusyError, making_lock
 from fustal_core.progress import NOTE, VARIABLE
 from fustal_core.rundir import PACKAGE, Product, code_hash, hash_of, project_root
+from fustal_core.stages import Study
 
 if TYPE_CHECKING:
     from nbformat import NotebookNode
 
 Say = Callable[[str], None]
+_NOT_SHOWN = ("cli", "report_", "bench")
+"""Modules of whose results notebooks show nothing, by how their names begin."""
 
 
 class NotebookError(Exception):
@@ -72,6 +76,7 @@ def run_notebooks(
     overrides: dict[str, Any],
     run_dir: Path,
     fingerprint: str,
+    jobs: AbstractContextManager[None],
     *,
     say: Say = print,
 ) -> list[str]:
@@ -82,6 +87,7 @@ def run_notebooks(
         settings: of the run; ``overrides`` are what of them differs from the profile.
         run_dir: whose ``NN_name/NN_name.ipynb`` gets the executed copy.
         fingerprint: of the data.
+        jobs: what makes workers available to notebooks, entered if one is executed.
         say: receives a line at each notebook's start and end, and its progress.
 
     Returns:
@@ -101,32 +107,39 @@ def run_notebooks(
         "run_dir": str(run_dir.resolve()),
         "overrides": overrides,
     }
-    tables = [path.read_text(encoding="utf-8") for path in sorted(PACKAGE.glob("tables/*"))]
-    code = hash_of(code_hash(path.stem for path in PACKAGE.glob("*.py")), tables)
+    files = [path for path in sorted(PACKAGE.glob("tables/*")) if path.stem != "report"]
+    tables = [path.read_text(encoding="utf-8") for path in files]
+    modules = [path.stem for path in PACKAGE.glob("*.py")]
+    code = hash_of(code_hash(name for name in modules if not name.startswith(_NOT_SHOWN)), tables)
     executed = []
-    for name in stages:
-        source = notebooks_dir() / f"{name}.ipynb"
-        key = hash_of(_cell_sources(source), settings.model_dump(), fingerprint, code)
-        product = Product(run_dir / name, key)
-        target = product.folder / f"{name}.ipynb"
-        if product.is_made and _is_whole(target):
-            say(f"{name}: unchanged, skipped")
-            continue
-        say(f"{name}: running")
-        start = time.monotonic()
-        product.begin()
-        with _relayed_progress(name, say):
-            _execute(source, target, parameters)
-        product.finish()
-        say(f"{name}: done in {time.monotonic() - start:.0f} s")
-        executed.append(name)
+    with ExitStack() as stack:
+        for name in stages:
+            source = notebooks_dir() / f"{name}.ipynb"
+            key = hash_of(_cell_sources(source), settings.model_dump(), fingerprint, code)
+            product = Product(run_dir / name, key)
+            target = product.folder / f"{name}.ipynb"
+            if product.is_made and _is_whole(target):
+                say(f"{name}: unchanged, skipped")
+                continue
+            if not executed:
+                stack.enter_context(jobs)
+            say(f"{name}: running")
+            start = time.monotonic()
+            product.begin()
+            with _relayed_progress(name, say):
+                _execute(source, target, parameters)
+            product.finish()
+            say(f"{name}: done in {time.monotonic() - start:.0f} s")
+            executed.append(name)
+    write_claims(Study(settings, run_dir))
     return executed
 
 
 def _remove_leftovers(run_dir: Path) -> None:
-    """Remove what killed runs left half-written, unless somebody is writing there at this moment."""
-    with suppress(RunDirectoryBusyError), making_lock(run_dir, patience_s=3):
-        remove_partial_files(run_dir, deep=True)
+    """Remove what killed runs left half-written, but where somebody is writing at this moment."""
+    for folder in partial_folders(run_dir):
+        with suppress(RunDirectoryBusyError), making_lock(folder, patience_s=3):
+            remove_partial_files(folder)
 
 
 def _is_whole(notebook: Path) -> bool:
@@ -273,7 +286,7 @@ def publish_notebooks(run_dir: Path) -> list[Path]:
         target = notebooks_dir() / f"{name}.ipynb"
         write_text(target, _without_stamps(executed))
         written.append(target)
-    return written
+    return [*written, refresh_readme()]
 
 
 def _code_cells(notebook: NotebookNode) -> list[NotebookNode]:
