@@ -104,12 +104,14 @@ def run(
         overrides["trust_pickle"] = True
     make_settings(data, profile, seed, overrides)  # refuse mistakes before the slow imports
 
+    from fustal_core.grid import cells
     from fustal_core.jobs import offered, worker_count
     from fustal_core.pipeline import NotebookError, choose_stages, run_notebooks, to_stderr
     from fustal_core.rundir import claim_run_dir, default_run_dir, resolve_data, torch_device
 
     settings = make_settings(resolve_data(data), profile, seed, overrides)
     torch_device(settings)
+    cells(settings, settings.ablation.groups)  # unknown groups are refused
     chosen = choose_stages(stages or [])
     folder = run_dir or default_run_dir(settings)
     try:

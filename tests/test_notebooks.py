@@ -14,6 +14,7 @@ import nbformat
 import pandas as pd
 import pytest
 
+from fustal_core.claim_list import CLAIMS
 from fustal_core.naming import GENERATORS
 from fustal_core.pipeline import notebooks_dir, stage_names
 from fustal_core.reporting import MAIN_COLUMNS
@@ -61,8 +62,18 @@ def test_the_run_directory_is_as_documented(smoke_run: Path) -> None:
     assert set(GENERATORS.values()) <= set(main["method"])
     measured = main[main["origin"] == "measured"]
     assert measured["data"].str.contains("simulated").all()
+    ablation = pd.read_csv(smoke_run / "04_ablation" / "ablation.csv")
+    assert ablation.groupby("seed")["cell"].nunique().tolist() == [10, 10]
     quality = pd.read_csv(smoke_run / "05_analysis" / "pseudo_label_quality.csv")
     assert (quality["step"] == "EMA labels").sum() == 2
+
+
+def test_every_claim_is_in_the_one_table(smoke_run: Path) -> None:
+    table = pd.read_csv(smoke_run / "claims.csv")
+    assert table["the paper says"].tolist() == [claim.says for claim in CLAIMS]
+    over_seeds = table[table["notebook"] == "04_ablation"]
+    assert over_seeds["interval"].str.contains("over 2 seeds and videos").all()
+    assert len(over_seeds) >= 5
 
 
 def test_the_selected_labels_are_there_for_the_original_student(smoke_run: Path) -> None:
