@@ -92,6 +92,7 @@ def plot_stage_ablation(rows: pd.DataFrame) -> Figure:
         _draw_parts(matrix, place, parts_of(cell), colour)
         draw_strip(axes, place, own[AVERAGE].dropna().to_numpy(dtype=float), colour)
     _name_parts(matrix)
+    matrix.set_yticks(range(len(cells)), cells)
     many = bool(rows.dropna(subset=[AVERAGE])["cell"].duplicated().any())
     name_strip_marks(axes, many)
     axes.tick_params(axis="y", length=0, labelleft=False)
@@ -122,7 +123,6 @@ def _name_parts(matrix: Axes) -> None:
     look = {"rotation": 50, "ha": "left", "rotation_mode": "anchor"}
     matrix.set_xticks(range(len(PARTS)), names, **look)
     matrix.tick_params(top=True, labeltop=True, bottom=False, labelbottom=False, length=0)
-    matrix.set_yticks(())
     matrix.set_xlim(-0.6, len(PARTS) - 0.4)
     matrix.grid(visible=False)
     matrix.spines[:].set_visible(False)

@@ -142,6 +142,8 @@ def _stage_cells(settings: Settings) -> list[Cell]:
 def _sweep(
     settings: Settings, group: str, name: str, values: Sequence[float], measured: Measured
 ) -> list[Cell]:
+    if name.startswith("generation.") and settings.generation.method != "cross-video":
+        return []  # the run's own generator has no such setting
     own = value_of(settings, name)
     zero_is_all = name == "generation.cross_video_pairs"
     order = {value: math.inf if zero_is_all and not value else value for value in (*values, own)}

@@ -113,14 +113,14 @@ def make(
             each CPU core; 1: one job after another in this process.
 
     Raises:
-        SettingsError: no scheduler at that address.
+        SettingsError: no scheduler at that address; a variable that is no number.
         JobError: a job ended its worker again and again.
         Exception: what the first failing job raised; jobs that wait are dropped.
     """
     missing = missing_of(wanted)
     scheduler = scheduler or os.environ.get(SCHEDULER)
     profile = missing[0].study.settings.profile if missing else ""
-    workers = workers or int(os.environ.get(WORKERS, 0)) or worker_count(profile)
+    workers = workers or _asked_workers() or worker_count(profile)
     if missing and scheduler:
         make_at(scheduler, missing)
     elif len(missing) > 1 and workers > 1:
@@ -139,6 +139,14 @@ def worker_count(profile: str = "") -> int:
     from dask.system import CPU_COUNT
 
     return 1 if profile == "smoke" else torch.cuda.device_count() or CPU_COUNT
+
+
+def _asked_workers() -> int:
+    """What the variable says; 0 if there is none."""
+    text = os.environ.get(WORKERS, "0")
+    if not text.isdecimal():
+        raise SettingsError(f"{WORKERS}: expected a whole number, got {text!r}")
+    return int(text)
 
 
 def missing_of(wanted: Sequence[Job]) -> list[Job]:
@@ -236,11 +244,23 @@ def make_at(address: str, missing: Sequence[Job]) -> None:
 
 def _client(address: str) -> Client:
     from distributed import Client
+    from distributed.utils import LoopRunner
 
     try:
+        # First, since a client that finds nobody may block whoever collects it as garbage.
+        LoopRunner().run_sync(_knock, address)
         return Client(address, timeout=_PATIENCE_S)
     except (OSError, ValueError, TypeError) as error:
         raise SettingsError(f"--scheduler: no dask scheduler at {address}: {error}") from None
+
+
+async def _knock(address: str) -> None:
+    from distributed import Security
+    from distributed.comm import connect
+
+    arguments = Security().get_connection_args("client")
+    comm = await connect(address, timeout=_PATIENCE_S, **arguments)
+    await comm.close()
 
 
 def _hear(doing: dict[str, str], event: tuple[float, tuple[str, str]]) -> None:

@@ -74,6 +74,9 @@ def read_section(folder: Path) -> Section:
     kept += [Kept("table", name) for name in tables if ("table", name) not in named]
     for one in kept:
         path = folder / f"{one.name}.{'png' if one.kind == 'figure' else 'csv'}"
+        if not path.exists() and (one.kind, one.name) in named:
+            section.notes.append(f"{path.name}: not made in this run")
+            continue
         try:
             _add(section, one, path, f"{folder.name}/{path.name}")
         except (OSError, ValueError, Image.DecompressionBombError) as error:

@@ -24,7 +24,7 @@ theirs,real,published,40.0,7.0,20.0,somebody's page
 older,real,published,5.0,,8.5,a list
 """
 CLAIMS = """\
-the paper says,measured here,holds
+claim,measured here,holds
 it helps,39.7 ± 7.5 points,yes
 it harms,"9.9 points, of 3 seeds",no
 it may help,—,undecided

@@ -88,7 +88,7 @@ def test_claims_name_cells_of_the_grid_and_measures_with_resamples() -> None:
 def test_one_run_is_judged_by_points(study: Study, points: float, shown: str, holds: str) -> None:
     row = claims.gain(study, "filter", points, "here")
     assert list(row) == claims.COLUMNS
-    assert row["the paper says"] == SAYS["filter"]
+    assert row["claim"] == SAYS["filter"]
     assert row["measured here"] == f"F1 at tIoU 0.5 {shown} here"
     assert (row["holds"], row["interval"], row["seeds"]) == (holds, "none (one seed)", "1")
 
@@ -99,8 +99,8 @@ def test_one_run_is_judged_by_points(study: Study, points: float, shown: str, ho
         (0.1, 0.5, 0.9, "yes"),  # however small: the interval decides, not the points
         (-0.1, 4.0, 9.0, "undecided"),
         (0.0, 2.0, 4.0, "undecided"),
-        (-4.0, 0.0, 4.0, "no"),
-        (-4.0, -1.0, 2.0, "no"),
+        (-4.0, 0.0, 4.0, "undecided"),
+        (-4.0, -1.0, 2.0, "undecided"),
         (-4.0, -3.0, -2.0, "no"),
         (-4.0, 0.1, -0.1, "no"),  # resamples may lie beside the mean of the whole test
         (np.nan, 3.0, np.nan, "undecided"),
@@ -129,26 +129,18 @@ def test_a_warning_counts_how_often_all_seeds_gain_by_chance() -> None:
     for seeds in (3, 5):
         signs = list(product((-1, 1), repeat=seeds))
         chance = sum(min(one) > 0 for one in signs) / len(signs)
-        assert f"one in {1 / chance:.0f} gains with all {seeds} by chance" in claims.few_seeds(
-            seeds
-        )
+        said = claims.few_seeds(seeds)
+        assert f"gains with all {seeds} seeds once in {1 / chance:.0f} times" in said
     assert claims.few_seeds(1) == claims.NOISE
 
 
 @given(st.lists(st.floats(-9, 9), min_size=2, max_size=6))
-def test_a_gain_holds_or_its_reverse_does_but_not_both(differences: list[float]) -> None:
+def test_where_a_gain_holds_its_reverse_does_not(differences: list[float]) -> None:
     values = np.array(differences)
     holds, reverse = (
         claims.over_seeds(STUDY, "lcs", t_interval(sign * values))["holds"] for sign in (1, -1)
     )
-    assert (holds, reverse) in {
-        ("yes", "no"),
-        ("no", "yes"),
-        ("undecided", "no"),
-        ("no", "undecided"),
-        ("no", "no"),  # a mean of zero
-    }
-    assert (holds == reverse) == (abs(values.mean()) == 0)
+    assert (holds, reverse) in {("yes", "no"), ("no", "yes"), ("undecided", "undecided")}
 
 
 def test_rows_say_whose_labels_and_what_was_chosen_on_test() -> None:
@@ -183,7 +175,7 @@ def results() -> Results:
 
 
 def test_the_ablation_gives_the_claims_whose_cells_it_has(study: Study, results: Results) -> None:
-    table = pd.DataFrame(claims.ablation_rows(study, results)).set_index("the paper says")
+    table = pd.DataFrame(claims.ablation_rows(study, results)).set_index("claim")
     assert list(table.index) == [claim.says for claim in CELLS if claim.key != "filter"]
     assert (table["seeds"] == "2 of data and training").all()
     # G is the fifth cell after "none": 5 and 10 points with the two seeds, 7.5 ± 3.5.
@@ -197,7 +189,7 @@ def test_the_ablation_gives_the_claims_whose_cells_it_has(study: Study, results:
 def test_the_numbers_are_those_of_the_rows(study: Study, results: Results) -> None:
     gains = claims.ablation_gains(study, results)
     rows = pd.DataFrame(claims.ablation_rows(study, results))
-    assert gains["claim"].tolist() == rows["the paper says"].tolist()
+    assert gains["claim"].tolist() == rows["claim"].tolist()
     for gain, row in zip(gains.itertuples(), rows.itertuples(index=False), strict=True):
         assert row[2].startswith(f"{gain.measure} {gain.mean:+.1f} ")
         assert row[3].startswith(f"95 %: {gain.low:+.1f} to {gain.high:+.1f},")
@@ -207,7 +199,7 @@ def test_the_numbers_are_those_of_the_rows(study: Study, results: Results) -> No
 
 def test_without_the_contrast_nothing_is_claimed_about_it(results: Results) -> None:
     rows = claims.ablation_rows(study_with({"generation.method": "hr-pro"}), results)
-    found = {row["the paper says"] for row in rows}
+    found = {row["claim"] for row in rows}
     assert found == {SAYS[key] for key in ("selection-labels", "selection", "student", "ema")}
 
 
@@ -228,11 +220,11 @@ def test_an_interval_takes_the_place_of_a_single_run(
     keep("01_generation", claims.gain(study, "contrast", 1.1))
     keep("03_training", claims.gain(study, "ema", -5.1), claims.gain(study, "student", 9.8))
     keep("04_ablation", claims.over_seeds(study, "ema", interval(-4, -3, -2)))
-    old = claims.gain(study, "fustal", 5.8) | {"the paper says": "worded otherwise"}
+    old = claims.gain(study, "fustal", 5.8) | {"claim": "worded otherwise"}
     keep("05_analysis", claims.gain(study, "student", 9.7), old)
     table = claims.collect(tmp_path)
     assert list(table) == ["notebook", *claims.COLUMNS]
-    assert table["the paper says"].tolist() == [SAYS[key] for key in ("contrast", "student", "ema")]
+    assert table["claim"].tolist() == [SAYS[key] for key in ("contrast", "student", "ema")]
     assert table["notebook"].tolist() == ["01_generation", "03_training", "04_ablation"]
     before = claims.collect(tmp_path, until="03_training")
     assert before["notebook"].tolist() == ["01_generation", "03_training", "03_training"]
@@ -254,7 +246,7 @@ def test_figures_get_the_whole_table_or_none(
     assert (figures / "claims.md").read_text() == (tmp_path / "claims.md").read_text()
     # What looks like a number is text: 04 stays 04.
     assert (figures / "claims.md").read_text().count("| 04 ") == len(CLAIMS)
-    assert pd.read_csv(figures / "claims.csv")["the paper says"].tolist() == list(SAYS.values())
+    assert pd.read_csv(figures / "claims.csv")["claim"].tolist() == list(SAYS.values())
 
 
 def test_the_table_of_a_readme_is_replaced_and_nothing_else() -> None:

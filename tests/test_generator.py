@@ -18,6 +18,7 @@ from fustal_core.generator import (
     CrossVideoGenerator,
     GeneratorOutput,
     MinedSnippets,
+    contrast_losses,
     dilate,
     dropout,
     erode,
@@ -215,7 +216,9 @@ def nce(query: Tensor, key: Tensor, negatives: Tensor) -> Tensor:
     return F.cross_entropy(logits[None], torch.tensor([0]))
 
 
-def loss_by_loops(output: GeneratorOutput, labels: Tensor) -> dict[str, Tensor]:
+def loss_by_loops(
+    output: GeneratorOutput, labels: Tensor, most_pairs: int = 0
+) -> dict[str, Tensor]:
     mined: MinedSnippets = mine_snippets(output.actionness, output.embeddings)
     EA, HA, EB, HB = (getattr(mined, name) for name in FIELDS)
     videos = range(len(labels))
@@ -225,6 +228,7 @@ def loss_by_loops(output: GeneratorOutput, labels: Tensor) -> dict[str, Tensor]:
 
     in_video = sum(row(i, i) for i in videos) / len(videos)
     pairs = [(i, j) for i in videos for j in videos if i < j and torch.equal(labels[i], labels[j])]
+    pairs = pairs[: most_pairs or None]
     crossed = sum((row(j, i) + row(i, j)) / 2 for i, j in pairs)
     contrast = in_video + (0.2 / len(pairs) * crossed if pairs else 0)
     p, y = output.video_scores, labels / labels.sum(1, keepdim=True)
@@ -235,11 +239,37 @@ def loss_by_loops(output: GeneratorOutput, labels: Tensor) -> dict[str, Tensor]:
 
 @pytest.mark.parametrize("labels", LABELS.values(), ids=LABELS.keys())
 @pytest.mark.parametrize("seed", [0, 10])
-def test_loss_equals_loops_over_pairs(labels: list[list[int]], seed: int) -> None:
+@pytest.mark.parametrize("most_pairs", [0, 1, 3, 100])
+def test_loss_equals_loops_over_pairs(labels: list[list[int]], seed: int, most_pairs: int) -> None:
     output, target = random_output(len(labels), seed), torch.tensor(labels).float()
-    loss = generator_loss(output, target)
-    for name, expected in loss_by_loops(output, target).items():
+    loss = generator_loss(output, target, cross_video_pairs=most_pairs)
+    for name, expected in loss_by_loops(output, target, most_pairs).items():
         assert getattr(loss, name).item() == pytest.approx(float(expected), rel=1e-5), name
+
+
+def test_the_first_pairs_by_hand() -> None:
+    """Three alike videos of one snippet each: a row is ln(1 + exp(-cos / 0.07)) of action, and z."""
+    e1, e2, e3 = torch.eye(3)
+    mined = MinedSnippets(
+        easy_action=torch.stack([e1, e2, -e1])[:, None],
+        hard_action=e1.repeat(3, 1, 1),
+        easy_background=e3.repeat(3, 1, 1),
+        hard_background=e3.repeat(3, 1, 1),
+    )
+    z = math.log1p(math.exp(-1 / 0.07))
+    a, b, c = z, math.log(2), math.log1p(math.exp(1 / 0.07))  # keyed by videos 0, 1, 2
+    expected = {
+        1: (a + b) / 2,  # videos 0 and 1
+        2: ((a + b) / 2 + (a + c) / 2) / 2,  # and 0 and 2
+        3: (a + b + c) / 3,  # and 1 and 2
+        4: (a + b + c) / 3,
+        0: (a + b + c) / 3,
+    }
+    labels = torch.tensor([[1.0, 0.0]] * 3)
+    for most_pairs, action in expected.items():
+        in_video, cross_video = contrast_losses(mined, labels, most_pairs)
+        assert cross_video.item() == pytest.approx(action + z, rel=1e-5), most_pairs
+        assert in_video.item() == pytest.approx((a + b + c) / 3 + z, rel=1e-5)
 
 
 def test_no_pair_no_cross_video_term() -> None:

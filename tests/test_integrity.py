@@ -12,13 +12,17 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 from cli_helpers import assert_refused, fustal
 from filelock import FileLock
 
+from fustal_core.config import make_settings
+from fustal_core.files import partial_folders
 from fustal_core.locks import RunDirectoryBusyError, making_lock, refuse_second_run, run_lock
+from fustal_core.pipeline import run_notebooks
 
 SETTINGS = {"generation.iterations": 60, "generation.checkpoint_every": 5, "student.epochs": 3}
 ASSIGNMENTS = [part for name, value in SETTINGS.items() for part in ("--set", f"{name}={value}")]
@@ -26,6 +30,8 @@ SMOKE = ["run", "generation", "selection", "training", "--profile", "smoke", *AS
 GENERATION = ["run", "generation", "--profile", "smoke", *ASSIGNMENTS]
 LONG = ["run", "generation", "--profile", "smoke", "--set", "generation.iterations=100000"]
 LONG += ["--set", "generation.checkpoint_every=10"]
+COLA = Path("01_generation/cola")
+"""The product that a long run is at."""
 
 
 def start(*arguments: str | Path) -> subprocess.Popen:
@@ -35,14 +41,15 @@ def start(*arguments: str | Path) -> subprocess.Popen:
 
 
 def contents(run_dir: Path) -> dict[str, bytes]:
-    """Every file below a run directory, hidden ones too.
+    """Every file below a run directory, hidden ones too, but for the locks of what was made.
 
-    Its own path is no part of a result, nor is the checkout's revision, which may change meanwhile.
+    Its own path is no part of a result, nor is the checkout's revision, which may change meanwhile;
+    a lock stays wherever a killed run's leftovers were removed.
     """
     own = str(run_dir).encode()
     found = {}
     for path in run_dir.rglob("*"):
-        if path.is_file():
+        if path.is_file() and path.name != ".making.lock":
             text = path.read_bytes().replace(own, b"RUN")
             found[str(path.relative_to(run_dir))] = re.sub(rb'"git_revision": .*', b"", text)
     return found
@@ -157,8 +164,8 @@ def test_killed_while_it_writes_it_ends_with_the_same_bits(
 
 def test_a_dead_kernel_is_said_in_a_line(tmp_path: Path) -> None:
     process = start(*LONG, "--run-dir", tmp_path)
-    wait_until((tmp_path / "01_generation/cola/checkpoint.pt").exists)
-    os.kill(holder(tmp_path / ".making.lock"), signal.SIGKILL)
+    wait_until((tmp_path / COLA / "checkpoint.pt").exists)
+    os.kill(holder(tmp_path / COLA / ".making.lock"), signal.SIGKILL)
     _, said = process.communicate()
     assert process.returncode == 1
     assert "01_generation: its kernel died" in said
@@ -170,14 +177,16 @@ def test_a_dead_kernel_is_said_in_a_line(tmp_path: Path) -> None:
 
 def test_a_second_run_is_refused_until_the_first_is_ended(tmp_path: Path) -> None:
     first = start(*LONG, "--run-dir", tmp_path)
-    wait_until((tmp_path / "01_generation/cola/checkpoint.pt").exists)
+    wait_until((tmp_path / COLA / "checkpoint.pt").exists)
     settings = (tmp_path / "config.json").read_bytes()
     said = f"another run is at work in {tmp_path} (process {first.pid})"
     assert_refused(fustal(*LONG, "--run-dir", tmp_path), 1, said)
     other = ["--set", "generation.batch_size=2", "--force"]
     assert_refused(fustal(*LONG, *other, "--run-dir", tmp_path), 1, said)
     assert (tmp_path / "config.json").read_bytes() == settings
-    kernel = holder(tmp_path / ".making.lock")
+    making = tmp_path / COLA
+    kernel = holder(making / ".making.lock")
+    assert kernel not in (0, first.pid)
     first.terminate()  # as a scheduler does
     _, said = first.communicate()
     assert first.returncode == 1
@@ -185,8 +194,8 @@ def test_a_second_run_is_refused_until_the_first_is_ended(tmp_path: Path) -> Non
     assert "Traceback" not in said
     with pytest.raises(ProcessLookupError):
         os.kill(kernel, 0)
-    with run_lock(tmp_path), making_lock(tmp_path, patience_s=0):
-        assert holder(tmp_path / ".lock") == holder(tmp_path / ".making.lock") == os.getpid()
+    with run_lock(tmp_path), making_lock(making, patience_s=0):
+        assert holder(tmp_path / ".lock") == holder(making / ".making.lock") == os.getpid()
 
 
 def test_locks(tmp_path: Path) -> None:
@@ -196,10 +205,15 @@ def test_locks(tmp_path: Path) -> None:
     with run_lock(folder):
         with pytest.raises(RunDirectoryBusyError, match=rf"at work in .*\(process {os.getpid()}\)"):
             refuse_second_run(folder)
-        with making_lock(folder):  # the other lock: a run's kernel makes what the run waits for
-            pass
+        # Others than a run's: its kernel makes what it waits for, and jobs one product each.
+        with making_lock(folder), making_lock(folder / "a"), making_lock(folder / "b"):
+            assert holder(folder / "a/.making.lock") == os.getpid()
     refuse_second_run(folder)
-    assert contents(folder) == {".lock": b"", ".making.lock": b""}
+    locks = {
+        folder / name for name in (".lock", ".making.lock", "a/.making.lock", "b/.making.lock")
+    }
+    assert {path for path in folder.rglob("*") if path.is_file()} == locks
+    assert {path.read_text() for path in locks} == {""}
 
 
 def test_making_waits_for_another_process_and_then_gives_up(tmp_path: Path) -> None:
@@ -214,6 +228,33 @@ def test_making_waits_for_another_process_and_then_gives_up(tmp_path: Path) -> N
     other.release()
     with making_lock(tmp_path, patience_s=1):
         pass
+
+
+def leave_half(path: Path) -> Path:
+    """What `files.atomic_path` leaves of a file if its process is killed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    half = path.parent / f".{path.name}.partial-abc{path.suffix}"
+    half.write_text("half")
+    return half
+
+
+def test_a_run_removes_what_was_left_but_not_what_is_being_written(tmp_path: Path) -> None:
+    """Somebody's who makes a product meanwhile, who holds that product's lock."""
+    names = ("config.json", "01_generation/table.csv", "variants/v/03_training/raw/weights")
+    left = [leave_half(tmp_path / name) for name in names]
+    whole = tmp_path / "01_generation/cola/checkpoint.pt"
+    being_written = leave_half(whole)
+    whole.write_text("whole")
+    assert partial_folders(tmp_path) == sorted(path.parent for path in (*left, being_written))
+    other = FileLock(tmp_path / COLA / ".making.lock")
+    with other:
+        run_notebooks([], make_settings(), {}, tmp_path, "data", nullcontext())
+        assert not any(path.exists() for path in left)
+        assert being_written.exists()
+    run_notebooks([], make_settings(), {}, tmp_path, "data", nullcontext())
+    assert not being_written.exists()
+    assert whole.read_text() == "whole"
+    assert partial_folders(tmp_path) == []
 
 
 # --- no space, no permission ----------------------------------------------------------------------

@@ -35,8 +35,8 @@ def test_a_study_on_a_share_has_its_own_products(study: Study) -> None:
     assert len(part.dataset.video_names("train")) < len(study.dataset.video_names("train"))
     assert part.dataset.video_names("test") == study.dataset.video_names("test")
     assert part.settings.student.epochs == 2 * study.settings.student.epochs
-    assert part._student_product("truth", "plain").key != (
-        study._student_product("truth", "plain").key
+    assert part.student_product("truth", "plain").key != (
+        study.student_product("truth", "plain").key
     )
 
 

@@ -70,7 +70,7 @@ def test_the_run_directory_is_as_documented(smoke_run: Path) -> None:
 
 def test_every_claim_is_in_the_one_table(smoke_run: Path) -> None:
     table = pd.read_csv(smoke_run / "claims.csv")
-    assert table["the paper says"].tolist() == [claim.says for claim in CLAIMS]
+    assert table["claim"].tolist() == [claim.says for claim in CLAIMS]
     over_seeds = table[table["notebook"] == "04_ablation"]
     assert over_seeds["interval"].str.contains("over 2 seeds and videos").all()
     assert len(over_seeds) >= 5

@@ -74,7 +74,7 @@ def test_tables_are_in_the_notebooks_order_and_two_stand_apart(run: Path) -> Non
 def test_claims_of_all_notebooks_are_one_table(run: Path) -> None:
     table = all_claims(collect_run(run).sections)
     assert list(table) == [
-        "the paper says / expected",
+        "claim / expected",
         "measured here",
         "interval",
         "holds",
@@ -86,11 +86,7 @@ def test_claims_of_all_notebooks_are_one_table(run: Path) -> None:
 
 
 def test_the_runs_own_table_of_claims_is_shown_while_it_is_of_these_notebooks(run: Path) -> None:
-    text = (
-        (run / FIRST / "claims.csv")
-        .read_text(encoding="utf-8")
-        .replace("the paper says", "expected")
-    )
+    text = (run / FIRST / "claims.csv").read_text(encoding="utf-8").replace("claim", "expected")
     (run / FIRST / "claims.csv").write_text(text, encoding="utf-8")
     own = f"notebook,expected,holds\n{FIRST},it harms,no\n{SECOND},an end,yes\n"
     (run / "claims.csv").write_text(own, encoding="utf-8")
@@ -133,13 +129,13 @@ def test_settings_of_another_version_are_shown_all_the_same(run: Path) -> None:
     ("file", "content", "note"),
     [
         ("curves.png", b"\x89PNG no more", "curves.png: cannot identify"),
-        ("curves.png", None, "curves.png: No such file"),
+        ("curves.png", None, "curves.png: not made in this run"),
         ("main_results.csv", b"", "main_results.csv: empty"),
         ("main_results.csv", b"a,b\n1,2\n1,2,3\n", "row 2 has 3 cells, expected 2"),
         ("main_results.csv", b'a,b\n1,"2\n', "main_results.csv: unexpected end"),
         ("main_results.csv", b"a,a\n1,2\n", "two columns of the same name"),
         ("claims.csv", b"a,b\n\xff\xfe,\n", "claims.csv: 'utf-8' codec"),
-        ("claims.csv", None, "claims.csv: No such file"),
+        ("claims.csv", None, "claims.csv: not made in this run"),
         (f"{FIRST}.ipynb", b"{", "cannot be read"),
         (f"{FIRST}.ipynb", b"[]", "not a notebook"),
         (f"{FIRST}.ipynb", None, "was not executed"),

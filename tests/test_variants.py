@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -20,6 +21,7 @@ from fustal_core import comparison, making, stages
 from fustal_core.annotations import DataError
 from fustal_core.config import SettingsError, make_settings
 from fustal_core.generation import propose
+from fustal_core.label_cost import on_share
 from fustal_core.locks import RunDirectoryBusyError, making_lock
 from fustal_core.metrics import map_summary
 from fustal_core.progress import Progress
@@ -68,10 +70,10 @@ def with_data_of(base: Study, study: Study) -> Study:
 
 def products(study: Study) -> dict[str, Product]:
     """All that a study can make, by name."""
-    found = {method: study._generation_product(method) for method in METHODS}
+    found = {method: study.generation_product(method) for method in METHODS}
     for labels in ("selected", "raw", "truth"):
         for phase in PHASES:
-            found[f"{labels} {phase}"] = study._student_product(labels, phase)
+            found[f"{labels} {phase}"] = study.student_product(labels, phase)
     return found
 
 
@@ -87,7 +89,7 @@ def snapshot(run_dir: Path) -> dict[Path, tuple[int, int]]:
 def weights(study: Study, method: str) -> bytes:
     """The weight file of a generator, made if it is not there."""
     study.generation(method)
-    return (study._generation_product(method).folder / "weights.safetensors").read_bytes()
+    return (study.generation_product(method).folder / "weights.safetensors").read_bytes()
 
 
 # --- what is shared -------------------------------------------------------------------------------
@@ -102,6 +104,8 @@ def weights(study: Study, method: str) -> bytes:
         ({"ftcl.fsd_weight": 0.0}, {"ftcl"}),
         ({"acm_net.iterations": 5}, {"acm-net", "ftcl"}),
         ({"generation.iterations": 5}, {"cola", "cross-video", *STUDENTS}),
+        ({"generation.cross_video_pairs": 1}, {"cola", "cross-video", *STUDENTS}),
+        ({"ablation.seeds": "0:2", "analysis.difficulty_seeds": "3"}, set()),
         ({"hr_pro.iterations": 5}, POINTS),
         ({"hr_pro.points": "centre"}, POINTS),
         ({"hr_pro_instance.epochs": 2}, {"hr-pro"}),
@@ -164,8 +168,8 @@ def test_a_variant_makes_what_differs_in_its_own_folder_alone(base: Study) -> No
 def test_a_variant_makes_a_missing_product_where_the_base_looks_for_it(unmade: Study) -> None:
     variant = unmade.variant("first", overrides={"ftcl.fsd_weight": 0.0})
     variant.generation("ftcl")
-    assert unmade._generation_product("acm-net").is_made
-    assert not unmade._generation_product("ftcl").is_made
+    assert unmade.generation_product("acm-net").is_made
+    assert not unmade.generation_product("ftcl").is_made
     before = snapshot(unmade.run_dir)
     unmade.generation("acm-net")
     assert snapshot(unmade.run_dir) == before
@@ -176,13 +180,20 @@ def test_a_variant_does_not_take_another_variant_of_the_same_folder_for_its_own(
 ) -> None:
     for weight in (0.0, 0.5):
         variant = unmade.variant("v", overrides={"ftcl.fsd_weight": weight})
-        assert not variant._generation_product("ftcl").is_made
+        assert not variant.generation_product("ftcl").is_made
         variant.generation("ftcl")
-        product = variant._generation_product("ftcl")
+        product = variant.generation_product("ftcl")
         assert product.is_made
         with safe_open(product.folder / "weights.safetensors", framework="pt") as file:
             description = json.loads(file.metadata()["fustal"])
         assert description["ftcl"]["fsd_weight"] == weight
+
+
+def test_the_number_of_pairs_changes_the_weights(base: Study) -> None:
+    fewer = base.variant("pairs", overrides={"generation.cross_video_pairs": 1})
+    assert_same_weights(fewer.generation("cola").model, base.generation("cola").model)
+    own, theirs = (study.generation("cross-video").losses for study in (fewer, base))
+    assert not own["cross_video"].equals(theirs["cross_video"])
 
 
 # --- seeds ----------------------------------------------------------------------------------------
@@ -221,7 +232,7 @@ def test_a_variant_of_a_variant_shares_with_the_nearest(base: Study) -> None:
     own, theirs = products(nested), products(of_seed)
     assert {name for name in own if own[name] != theirs[name]} == {"ftcl"}
     assert own["ftcl"].folder == of_seed.run_dir / "variants/without/01_generation/ftcl"
-    assert nested._root is base
+    assert nested.data_owner is base
 
     same = base.variant("seed0", seed=0).variant("nothing", overrides={})
     assert products(same) == products(base)
@@ -229,7 +240,7 @@ def test_a_variant_of_a_variant_shares_with_the_nearest(base: Study) -> None:
 
 def test_the_terms_of_a_seed_start_from_one_acm_net(base: Study) -> None:
     variants = {name: comparison.term(base, 1, name) for name in comparison.TERMS}
-    starts = {variant._generation_product("acm-net").folder for variant in variants.values()}
+    starts = {variant.generation_product("acm-net").folder for variant in variants.values()}
     assert starts == {base.run_dir / "variants/seed1/01_generation/acm-net"}
     contrasts = {
         name: (variant.settings.ftcl.fsd_weight, variant.settings.ftcl.lcs_weight)
@@ -243,11 +254,11 @@ def test_the_terms_of_a_seed_start_from_one_acm_net(base: Study) -> None:
         "without LCS": (usual.fsd_weight, 0),
         "FTCL": (usual.fsd_weight, usual.lcs_weight),
     }
-    folders = {name: own._generation_product("ftcl").folder for name, own in variants.items()}
+    folders = {name: own.generation_product("ftcl").folder for name, own in variants.items()}
     assert len(set(folders.values())) == 4  # the first has the FTCL of the last
     for name in comparison.TERMS:
         own = comparison.term(base, base.settings.seed, name)
-        is_base = own._generation_product("ftcl") == base._generation_product("ftcl")
+        is_base = own.generation_product("ftcl") == base.generation_product("ftcl")
         assert is_base == (name in ("ACM-Net", "FTCL"))
 
 
@@ -502,7 +513,7 @@ def test_killed_in_the_middle_a_variant_goes_on_to_the_same_bits(
     killed_after(3)  # a step after the first one's checkpoint
     with pytest.raises(Killed):
         variant.generation(second)
-    start = variant._generation_product(first)
+    start = variant.generation_product(first)
     assert start.checkpoint.exists()
     assert torch.load(start.checkpoint, weights_only=True)["done"] == 2
     assert not start.is_made
@@ -518,20 +529,170 @@ def test_ftcl_that_needs_an_acm_net_does_not_wait_for_itself(
     monkeypatch.setattr(stages, "making_lock", partial(making_lock, patience_s=0))
     variant = unmade.variant("v", overrides={"generation.method": "ftcl", "ftcl.fsd_weight": 0.0})
     variant.student()
-    assert variant._generation_product("ftcl").is_made
-    start = load_model(variant._generation_product("acm-net").folder / "weights.safetensors")
+    assert variant.generation_product("ftcl").is_made
+    start = load_model(variant.generation_product("acm-net").folder / "weights.safetensors")
     assert start.kind == "acm-net"
 
 
-def test_a_variant_waits_for_who_makes_something_in_its_run_directory(
+def test_what_another_process_makes_is_waited_for_and_nothing_else(
     unmade: Study, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One lock for all variants: they make products of each other."""
+    """One lock for each product, where it lies: a variant's of a variant may be the first one's."""
     monkeypatch.setattr(stages, "making_lock", partial(making_lock, patience_s=0))
     nested = unmade.variant("a", seed=1).variant("b", overrides={"ftcl.fsd_weight": 0.0})
-    other = FileLock(unmade.run_dir / ".making.lock")
-    with other, pytest.raises(RunDirectoryBusyError, match="another process makes"):
-        nested.generation("acm-net")
-    assert not list(unmade.run_dir.rglob("made.json"))
+    product = nested.generation_product("acm-net")
+    product.folder.mkdir(parents=True)
+    with FileLock(product.folder / ".making.lock"):
+        for method in ("acm-net", "ftcl"):
+            with pytest.raises(RunDirectoryBusyError, match="another process makes"):
+                nested.generation(method)
+        assert not list(unmade.run_dir.rglob("made.json"))
+        nested.generation("cola")
+        unmade.generation("acm-net")
+        assert not product.is_made
     nested.generation("acm-net")
-    assert not list((unmade.run_dir / "variants").rglob(".making.lock"))
+    assert product.is_made
+
+
+def test_who_waited_for_a_product_reads_it(unmade: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was not there when it was asked for, and is when the lock is free."""
+    product = unmade.generation_product("cola")
+    held = making_lock
+
+    @contextmanager
+    def after_another(folder: Path) -> Iterator[None]:
+        monkeypatch.setattr(stages, "making_lock", held)
+        unmade.generation("cola")
+        monkeypatch.setattr(stages, "make_generation", None)
+        with held(folder):
+            yield
+
+    monkeypatch.setattr(stages, "making_lock", after_another)
+    assert not product.is_made
+    assert not unmade.generation("cola").train.empty
+
+
+# --- threads --------------------------------------------------------------------------------------
+
+
+def test_a_product_is_made_on_one_thread(unmade: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever torch was set to, which it is again afterwards, if it fails as well."""
+    seen: list[int] = []
+
+    def make(*of_a_generation: object) -> None:
+        seen.append(torch.get_num_threads())
+        raise Killed
+
+    monkeypatch.setattr(stages, "make_generation", make)
+    before = torch.get_num_threads()
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            with pytest.raises(Killed):
+                unmade.generation("cola")
+            assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+    assert seen == [1, 1]
+
+
+def test_the_bits_do_not_depend_on_the_number_of_threads(base: Study, unmade: Study) -> None:
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        found = weights(unmade, "cross-video")
+    finally:
+        torch.set_num_threads(before)
+    assert found == weights(base, "cross-video")
+
+
+# --- other data -----------------------------------------------------------------------------------
+
+
+def test_another_study_has_the_data_of_its_seed(base: Study, tmp_path: Path) -> None:
+    """That of a run of that seed, with the same bits of what is trained on it."""
+    other = base.other("seed1", seed=1)
+    assert other.run_dir == base.run_dir / "variants/seed1"
+    assert other.data_owner is other
+    alone = open_study(profile="smoke", seed=1, run_dir=tmp_path, overrides=SETTINGS)
+    assert other.settings == alone.settings
+    assert other.dataset.fingerprint == alone.dataset.fingerprint != base.dataset.fingerprint
+    own, theirs = products(other), products(alone)
+    for name, product in own.items():
+        assert product.key == theirs[name].key
+        inside = theirs[name].folder.relative_to(alone.run_dir)
+        assert product.folder == base.run_dir / "variants/seed1" / inside
+    assert weights(other, "cola") == weights(alone, "cola") != weights(base, "cola")
+    assert json.loads((other.run_dir / "provenance.json").read_text())["seed"] == 1
+
+
+def test_another_study_may_change_the_simulator(base: Study) -> None:
+    other = base.other("short", overrides={"simulation.max_video_s": 30.0, "student.epochs": 3})
+    assert other.dataset.videos["duration_s"].max() <= 30
+    assert other.settings.seed == base.settings.seed
+    assert not {p.key for p in products(other).values()} & {p.key for p in products(base).values()}
+    variant = other.variant("longer", overrides={"student.epochs": 4})
+    assert variant.dataset is other.dataset
+    assert variant.data_owner is other
+    assert products(variant)["cola"] == products(other)["cola"]
+    with pytest.raises(SettingsError, match="same data"):
+        other.variant("wrong", overrides={"simulation.max_video_s": 20.0})
+
+
+def test_another_study_without_a_change_is_the_same_study(base: Study) -> None:
+    """Its products are found where they are, though its data is made for it."""
+    assert products(base.other("same")) == products(base)
+
+
+def test_another_study_of_a_data_folder_shares_it(base: Study, tmp_path: Path) -> None:
+    settings = base.settings.model_copy(update={"data": str(tmp_path)})
+    real = with_data_of(base, Study(settings, tmp_path / "run"))
+    other = real.other("seed1", seed=1)
+    assert other.dataset is real.dataset
+    assert other.data_owner is real
+    assert other.settings.seed == 1
+    with pytest.raises(SettingsError, match="same data"):
+        real.other("wrong", overrides={"simulation.max_video_s": 30.0})
+
+
+@pytest.mark.parametrize(
+    ("overrides", "fragment"),
+    [({"features.dtype": "float16"}, "same data"), ({"simulation.videos": 3}, "simulation.videos")],
+)
+def test_a_wrong_override_of_other_data_is_refused(
+    base: Study, overrides: dict[str, object], fragment: str
+) -> None:
+    with pytest.raises(SettingsError, match=fragment):
+        base.other("wrong", overrides=overrides)
+    assert not (base.run_dir / "variants" / "wrong").exists()
+
+
+# --- sent to another process ----------------------------------------------------------------------
+
+
+def test_a_study_is_sent_without_its_data(base: Study) -> None:
+    """It knows its products at once, and makes its data when it is asked for it."""
+    variant = base.variant("seed1", seed=1)
+    expected = products(variant)
+    sent = pickle.dumps(variant)
+    assert len(sent) < 50_000
+    found = pickle.loads(sent)
+    assert products(found) == expected
+    assert "dataset" not in vars(found) | vars(found.base)
+    assert found.data_owner is found.base
+    owner = found.data_owner
+    pd.testing.assert_frame_equal(owner.dataset.segments, base.dataset.segments)
+    assert found.dataset is owner.dataset
+    assert found.dataset.fingerprint == base.dataset.fingerprint
+    assert found.points.points.equals(variant.points.points)
+
+
+def test_a_share_of_the_training_videos_is_sent_as_such(base: Study) -> None:
+    part = on_share(base, 0.5)
+    expected = part.dataset.video_names("train")
+    assert 0 < len(expected) < len(base.dataset.video_names("train"))
+    key = part.student_product("truth", "plain").key
+    found = pickle.loads(pickle.dumps(part))
+    assert found.student_product("truth", "plain").key == key
+    assert found.data_owner.settings == base.settings
+    assert found.dataset.video_names("train") == expected

@@ -1,0 +1,533 @@
+"""Jobs: real workers make the same bits as one process, and a grid outlives their death."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import dask
+import pytest
+import torch
+from cli_helpers import wait_for
+from distributed import Client
+from training_helpers import TINY
+
+from fustal_core import jobs, stages
+from fustal_core.annotations import DataError
+from fustal_core.config import SettingsError
+from fustal_core.files import load_checkpoint
+from fustal_core.jobs import Job
+from fustal_core.locks import making_lock
+from fustal_core.progress import VARIABLE, say_note, show_progress
+from fustal_core.rundir import Product, RunDirectoryError
+from fustal_core.stages import Study, open_study
+
+LONG = TINY | {"generation.iterations": 300, "generation.checkpoint_every": 10}
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[str]:
+    """Two worker processes for all tests but those that change them for good."""
+    with jobs.local_cluster(2) as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory: pytest.TempPathFactory) -> Study:
+    """All wanted, made one after the other in this process."""
+    study = a_study(tmp_path_factory.mktemp("reference"))
+    jobs.make(wanted(study), workers=1)
+    return study
+
+
+@pytest.fixture(autouse=True)
+def no_workers_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in (jobs.SCHEDULER, jobs.WORKERS):
+        monkeypatch.delenv(name, raising=False)
+
+
+def a_study(run_dir: Path, **overrides: Any) -> Study:
+    return open_study(profile="smoke", run_dir=run_dir, overrides=TINY | overrides)
+
+
+def wanted(study: Study) -> list[Job]:
+    """Two generators, both students of one of them, and a generator of other data."""
+    other = study.other("data-seed1", seed=1)
+    cola = study.variant("cola", overrides={"generation.method": "cola"})
+    return [
+        jobs.student(study, distill=False),
+        jobs.student(study, distill=True),
+        jobs.generation(cola),
+        jobs.generation(other),
+    ]
+
+
+def made(run_dir: Path) -> dict[str, dict]:
+    """Of every product its key and the digests of its files: weights, detections, histories."""
+    return {
+        str(path.parent.relative_to(run_dir)): json.loads(path.read_text())
+        for path in run_dir.rglob("made.json")
+    }
+
+
+def writings(run_dir: Path) -> dict[Path, int]:
+    """Every file of every product, and which writing of it."""
+    return {
+        path: path.stat().st_ino
+        for folder in {made.parent for made in run_dir.rglob("made.json")}
+        for path in folder.glob("[!.]*")
+    }
+
+
+def names(found: Sequence[Job]) -> list[str]:
+    return [job.name for job in found]
+
+
+def a_job(folder: Path, make: Callable[[], object], name: str = "mine", **about: Any) -> Job:
+    """A job whose product is never there."""
+    return Job(a_study(folder), name, Product(folder / name, "key"), make, **about)
+
+
+# --- what workers do; they import it from here ----------------------------------------------------
+
+
+def fail(error: Exception) -> None:
+    raise error
+
+
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def talk(seconds: float) -> None:
+    with show_progress("counting") as progress:
+        progress(3, 10, "sheep")
+        say_note("one was black")
+        time.sleep(seconds)
+
+
+def touch(path: Path) -> None:
+    path.touch()
+
+
+def has_data(study: Study) -> None:
+    assert "dataset" in vars(study)
+
+
+def data_at_hand(dask_worker: Any) -> list[str]:
+    return list(getattr(dask_worker, "fustal_data", {}))
+
+
+def listens_at(dask_worker: Any) -> list[str]:
+    return [listener.listen_address for listener in dask_worker.listeners]
+
+
+# --- the same bits --------------------------------------------------------------------------------
+
+
+def test_jobs_make_what_the_study_reads(reference: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("make_generation", "make_student", "run_student_training"):
+        monkeypatch.setattr(stages, name, None)
+    cola = reference.variant("cola", overrides={"generation.method": "cola"})
+    for distill in (False, True):
+        assert not reference.student(distill=distill).detections.empty
+    assert not cola.generation().train.empty
+    assert not reference.other("data-seed1", seed=1).generation().train.empty
+    assert set(made(reference.run_dir)) == {
+        "01_generation/cross-video",
+        "01_generation/cola",
+        "03_training/selected_phase_one",
+        "03_training/selected",
+        "03_training/selected+ema",
+        "variants/data-seed1/01_generation/cross-video",
+    }
+
+
+@pytest.mark.parametrize("how", ["argument", "variable", "own cluster"])
+def test_results_do_not_depend_on_who_makes_them(
+    reference: Study, cluster: str, how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = a_study(tmp_path)
+    if how == "argument":
+        jobs.make(wanted(study), scheduler=cluster)
+    elif how == "variable":
+        monkeypatch.setenv(jobs.SCHEDULER, cluster)
+        jobs.make(wanted(study))
+    else:
+        monkeypatch.setattr(jobs, "local_cluster", lambda workers: nullcontext(cluster))
+        jobs.make(wanted(study), workers=2)
+    assert made(tmp_path) == made(reference.run_dir)
+    assert {path.read_text() for path in tmp_path.rglob(".making.lock")} == {""}
+    with Client(cluster) as client:  # its workers keep the data of their last job, and no more
+        kept = client.run(data_at_hand).values()
+    both = {study.fingerprint, study.other("data-seed1", seed=1).fingerprint}
+    assert all(len(of_one) == 1 and both.issuperset(of_one) for of_one in kept)
+
+
+def test_what_is_made_is_not_made_again(
+    reference: Study, cluster: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some jobs first, then all: the first ones' files stay; then nothing is left for anybody."""
+    study = a_study(tmp_path)
+    jobs.make(wanted(study)[:1], scheduler=cluster)
+    before = writings(tmp_path)
+    assert len(before) > 5
+    jobs.make(wanted(study), scheduler=cluster)
+    after = writings(tmp_path)
+    assert {path: after[path] for path in before} == before
+    assert made(tmp_path) == made(reference.run_dir)
+    monkeypatch.setattr(jobs, "make_at", None)
+    monkeypatch.setattr(jobs, "local_cluster", None)
+    for options in ({"scheduler": cluster}, {"workers": 2}, {"workers": 1}):
+        jobs.make(wanted(study), **options)
+    assert writings(tmp_path) == after
+
+
+def test_one_job_needs_no_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jobs, "local_cluster", None)
+    study = a_study(tmp_path)
+    jobs.make([jobs.generation(study, "cola")] * 2, workers=4)
+    assert study.generation_product("cola").is_made
+
+
+# --- which jobs, in what order --------------------------------------------------------------------
+
+
+def test_what_several_need_is_one_job_before_them(tmp_path: Path) -> None:
+    study = a_study(tmp_path)
+    found = jobs.missing_of(wanted(study))
+    assert names(found) == [
+        "seed 0: cross-video",
+        "seed 0: student on selected, first phase",
+        "seed 0: student on selected to its end",
+        "seed 0: student on selected with EMA labels",
+        "seed 0 cola: cola",
+        "seed 1 data-seed1: cross-video",
+    ]
+    assert names(jobs.missing_of([*wanted(study), *wanted(study)])) == names(found)
+    assert jobs.missing_of([]) == []
+
+
+def test_every_job_comes_after_those_it_needs(tmp_path: Path) -> None:
+    study = a_study(tmp_path)
+    every = [jobs.generation(study, method) for method in ("ftcl", "hr-pro", "cola", "acm-net")]
+    every += [jobs.student(study, labels) for labels in ("truth", "raw", "selected")]
+    every += [jobs.student(study.variant("s1", seed=1), "raw", distill=False)]
+    found = jobs.missing_of(every[::-1])
+    folders = [job.product.folder for job in found]
+    assert len(folders) == len(set(folders))
+    for place, job in enumerate(found):
+        assert {before.product.folder for before in job.after} <= set(folders[:place])
+    assert {"seed 0: acm-net", "seed 0: hr-pro-snippet"} <= set(names(found))
+
+
+def test_jobs_name_the_products_of_the_study(reference: Study) -> None:
+    """The job is done when what the study looks for is there; the truth needs no generator."""
+    for labels in ("selected", "truth", "raw"):
+        for distill in (False, True):
+            job = jobs.student(reference, labels, distill=distill)
+            phase = "ema" if distill else "plain"
+            assert job.product == reference.student_product(labels, phase)
+            needed = {before.product for before in job.after}
+            assert reference.student_product(labels, "phase_one") in needed
+            generation = reference.generation_product("cross-video")
+            assert (generation in needed) == (labels != "truth")
+    assert jobs.generation(reference, "ftcl").after[0].product == (
+        reference.generation_product("acm-net")
+    )
+
+
+def test_a_generator_that_is_gone_is_made_before_the_students_that_ask_for_it(
+    tmp_path: Path,
+) -> None:
+    """Though their first phase, which it was made for, is there: two students would both make it."""
+    study = a_study(tmp_path)
+    study.phase_one("selected")
+    (study.generation_product("cross-video").folder / "weights.safetensors").unlink()
+    found = jobs.missing_of([jobs.student(study, distill=distill) for distill in (False, True)])
+    assert names(found)[0] == "seed 0: cross-video"
+    assert len(found) == 3
+
+
+class FakeClient:
+    """Remembers what it is asked to submit."""
+
+    def __init__(self) -> None:
+        self.submitted: list[SimpleNamespace] = []
+
+    def submit(self, function: Callable, job: Job, before: list, **options: Any) -> object:
+        self.submitted.append(SimpleNamespace(job=job, before=before, future=object(), **options))
+        return self.submitted[-1].future
+
+
+def test_what_is_submitted(tmp_path: Path) -> None:
+    """Each waits for the futures of those before it, and takes a GPU where the study has one."""
+    study = a_study(tmp_path / "a")
+    client = FakeClient()
+    waiting = jobs._submitted(client, jobs.missing_of(wanted(study)))
+    generation, first, plain, ema, cola, other = client.submitted
+    assert waiting == {sent.future: sent.job.name for sent in client.submitted}
+    assert generation.before == cola.before == other.before == []
+    assert first.before == [generation.future]
+    assert plain.before == ema.before == [first.future, generation.future]
+    assert all(sent.resources is None for sent in client.submitted)
+    assert [sent.priority for sent in client.submitted] == [0, -1, -2, -3, -4, -5]
+    # What is sent is the job alone, and no other run directory's job is taken for it.
+    assert all(sent.job.after == () for sent in client.submitted)
+    jobs._submitted(client, jobs.missing_of(wanted(a_study(tmp_path / "b"))))
+    assert len({sent.key for sent in client.submitted}) == 12
+
+    study.device = "cuda"
+    gpu = FakeClient()
+    jobs._submitted(gpu, jobs.missing_of([jobs.student(study)]))
+    assert [sent.resources for sent in gpu.submitted] == [{"GPU": 1}] * 3
+
+
+# --- workers that die -----------------------------------------------------------------------------
+
+
+def test_a_killed_worker_s_training_goes_on_on_another(
+    cluster: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From its last checkpoint, to the same bits; what was done before is not done again."""
+    study = a_study(tmp_path / "killed", **LONG)
+    grid = [jobs.generation(study, "acm-net"), jobs.generation(study, "cola")]
+    jobs.make(grid[:1], scheduler=cluster)
+    before = writings(study.run_dir)
+    product = grid[1].product
+    steps: list[int] = []  # of every checkpoint seen
+    killed: list[int] = []  # the process, and at how many of these
+
+    def watch() -> None:
+        while not product.is_made:
+            state = load_checkpoint(product.checkpoint, None)
+            if state and [state["done"]] != steps[-1:]:
+                steps.append(state["done"])
+            if not killed and steps and steps[-1] >= 50:
+                holder = int((product.folder / ".making.lock").read_text())
+                os.kill(holder, signal.SIGKILL)
+                killed.extend((holder, len(steps)))
+            time.sleep(0.005)
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    jobs.make(grid, scheduler=cluster)
+    watcher.join(timeout=10)
+    assert killed
+    assert killed[0] != os.getpid()
+    assert min(steps[killed[1] :]) > 50
+    assert {path: writings(study.run_dir)[path] for path in before} == before
+    alone = a_study(tmp_path / "alone", **LONG)
+    jobs.make([jobs.generation(alone, method) for method in ("acm-net", "cola")], workers=1)
+    assert made(study.run_dir) == made(alone.run_dir)
+
+
+PARENT = """
+import sys
+from fustal_core import jobs
+from fustal_core.stages import open_study
+
+study = open_study(profile="smoke", run_dir=sys.argv[1], overrides=SETTINGS)
+jobs.make([jobs.generation(study, method) for method in ("cola", "cross-video")], workers=2)
+"""
+ENDLESS = LONG | {"generation.iterations": 100_000}
+
+
+def test_workers_end_with_who_started_them(tmp_path: Path) -> None:
+    """Killed, so that nobody tells them; then they leave the products to others."""
+    command = [sys.executable, "-c", PARENT.replace("SETTINGS", repr(ENDLESS)), str(tmp_path)]
+    folders = [tmp_path / "01_generation" / method for method in ("cola", "cross-video")]
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as parent:
+        for folder in folders:
+            wait_for(folder / "checkpoint.pt")
+        holders = {int((folder / ".making.lock").read_text()) for folder in folders}
+        parent.kill()
+    assert len(holders | {parent.pid}) == 3
+    for folder in folders:
+        with making_lock(folder, patience_s=30):
+            pass
+
+
+@pytest.mark.filterwarnings("ignore")  # of distributed, that its worker died
+def test_a_job_that_ends_every_worker_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a machine with GPUs, as far as one can pretend: every worker there has one of them."""
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,7")  # not all that the machine has
+    study = a_study(tmp_path)
+    with (
+        dask.config.set({"distributed.scheduler.allowed-failures": 0}),
+        jobs.local_cluster(1) as address,
+    ):
+        with Client(address) as client:
+            (visible,) = client.run(os.getenv, "CUDA_VISIBLE_DEVICES").values()
+            (worker,) = client.scheduler_info()["workers"].values()
+        assert visible == "5"
+        assert worker["resources"] == {"GPU": 1}
+        assert worker["nthreads"] == 1
+        jobs.make([jobs.generation(study, "cola")], scheduler=address)
+        jobs.make(
+            [Job(study, "looks", Product(tmp_path, ""), partial(has_data, study))],
+            scheduler=address,
+        )
+        job = a_job(tmp_path, die, "the deadly one")
+        after = a_job(tmp_path, partial(touch, tmp_path / "touched"), "later", after=(job,))
+        with pytest.raises(jobs.JobError, match=r"the deadly one .*died again and again"):
+            jobs.make([after], scheduler=address)
+    assert not (tmp_path / "touched").exists()
+
+
+# --- what goes wrong, and what is said ------------------------------------------------------------
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize(
+    "error",
+    [
+        SettingsError("no such setting"),
+        RunDirectoryError("made with other settings"),
+        FileNotFoundError(2, "No such file or directory", "list.txt"),
+        DataError(["first problem", "second problem"]),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_an_error_reaches_who_asked(
+    cluster: str, error: Exception, workers: int, tmp_path: Path
+) -> None:
+    """As it was raised; what was made before stays, what waits for it is dropped."""
+    study = a_study(tmp_path)
+    first = jobs.generation(study, "cola")
+    failing = a_job(tmp_path, partial(fail, error), "failing", after=(first,))
+    later = a_job(tmp_path, partial(touch, tmp_path / "touched"), "later", after=(failing,))
+    options = {"scheduler": cluster} if workers > 1 else {"workers": 1}
+    with pytest.raises(type(error)) as raised:
+        jobs.make([later, failing], **options)
+    assert type(raised.value) is type(error)
+    assert str(raised.value) == str(error)
+    assert first.product.is_made
+    assert not (tmp_path / "touched").exists()
+    jobs.make([a_job(tmp_path, partial(touch, tmp_path / "touched"), "later")], **options)
+    assert (tmp_path / "touched").exists()
+
+
+@pytest.mark.parametrize(
+    "address", ["tcp://127.0.0.1:9", "127.0.0.1:9", "node", "zcp://node:1", ""]
+)
+def test_a_wrong_address_is_refused(
+    address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Within the patience; no address at all is none."""
+    monkeypatch.setattr(jobs, "_PATIENCE_S", 1)
+    job = a_job(tmp_path, partial(touch, tmp_path / "touched"))
+    if not address:
+        jobs.make([job], scheduler=address)
+        assert (tmp_path / "touched").exists()
+        return
+    start = time.monotonic()
+    with pytest.raises(SettingsError, match=f"no dask scheduler at {address}"):
+        jobs.make([job], scheduler=address)
+    with pytest.raises(SettingsError, match="no dask scheduler"), jobs.offered(address, 2):
+        raise AssertionError
+    assert time.monotonic() - start < 10
+    assert not (tmp_path / "touched").exists()
+    assert jobs.SCHEDULER not in os.environ
+
+
+def test_what_jobs_do_is_reported_with_their_names(
+    cluster: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = tmp_path / "progress"
+    monkeypatch.setenv(VARIABLE, str(log))
+    talking = [a_job(tmp_path, partial(talk, 3), name) for name in ("first", "second")]
+    jobs.make(talking, scheduler=cluster)
+    lines = log.read_text().splitlines()
+    assert lines[-1] == "2 jobs: 2/2"
+    doing = [line for line in lines if line.startswith("2 jobs: 0/2")]
+    assert any("first: counting: 3/10 sheep" in line for line in doing)
+    assert any("second: counting: 3/10 sheep" in line for line in doing)
+    for name in ("first", "second"):
+        assert lines.count(f"note: {name}: one was black") == 1
+
+
+def test_workers_listen_to_this_machine_alone(cluster: str) -> None:
+    """They run whatever they are sent."""
+    assert cluster.startswith("tcp://127.0.0.1:")
+    with Client(cluster) as client:
+        for addresses in client.run(listens_at).values():
+            assert addresses
+            assert all(address.startswith("tcp://127.0.0.1:") for address in addresses)
+
+
+# --- workers offered to notebooks -----------------------------------------------------------------
+
+
+@contextmanager
+def a_fake_cluster(workers: int) -> Iterator[str]:
+    yield f"tcp://of-{workers}"
+
+
+@pytest.mark.parametrize("before", [None, "tcp://old:1"])
+def test_offered_workers_are_told_by_variables_and_taken_back(
+    before: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if before:
+        monkeypatch.setenv(jobs.SCHEDULER, before)
+        monkeypatch.setenv(jobs.WORKERS, "7")
+    monkeypatch.setattr(jobs, "local_cluster", a_fake_cluster)
+    told = [os.environ.get(name) for name in (jobs.SCHEDULER, jobs.WORKERS)]
+    with jobs.offered(None, 3):
+        assert os.environ[jobs.SCHEDULER] == "tcp://of-3"
+        assert os.environ[jobs.WORKERS] == "3"
+    with jobs.offered(None, 1):
+        assert jobs.SCHEDULER not in os.environ
+        assert os.environ[jobs.WORKERS] == "1"
+    with pytest.raises(ZeroDivisionError), jobs.offered(None, 2):
+        _ = 1 / 0
+    assert [os.environ.get(name) for name in (jobs.SCHEDULER, jobs.WORKERS)] == told
+
+
+def test_a_scheduler_that_is_there_is_offered_as_it_is(
+    cluster: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jobs, "local_cluster", None)
+    with jobs.offered(cluster, 5):
+        assert os.environ[jobs.SCHEDULER] == cluster
+    assert jobs.SCHEDULER not in os.environ
+
+
+def test_how_many_workers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """As many as are asked for, by the variable or else the machine, and no more than jobs."""
+    started: list[int] = []
+
+    @contextmanager
+    def cluster(workers: int) -> Iterator[str]:
+        started.append(workers)
+        yield ""
+
+    monkeypatch.setattr(jobs, "local_cluster", cluster)
+    monkeypatch.setattr(jobs, "make_at", lambda address, missing: None)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    three = [a_job(tmp_path, partial(touch, tmp_path / "t"), str(n)) for n in range(3)]
+    jobs.make(three, workers=2)
+    jobs.make(three, workers=100)
+    monkeypatch.setenv(jobs.WORKERS, "2")
+    jobs.make(three)
+    jobs.make(three, workers=3)
+    jobs.make(three[:1])
+    assert started == [2, 3, 2, 3]
+    assert jobs.worker_count() == jobs.worker_count("paper") == 3
+    assert jobs.worker_count("smoke") == 1
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    assert 1 <= jobs.worker_count() <= os.cpu_count()
