@@ -15,7 +15,7 @@ study: .venv/installed
 test: .venv/installed browser
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 # Tests look at the report in a real browser; where there is none and apt-get may, it installs one.
 browser:
