@@ -16,7 +16,7 @@ import pandas as pd
 
 from fustal_core import jobs
 from fustal_core.comparison import mean_and_spread
-from fustal_core.files import write_parquet
+from fustal_core.files import file_digest, write_parquet
 from fustal_core.grid import Cell, Measured, cells
 from fustal_core.measuring import resampled_average, resampled_label_f1
 from fustal_core.metrics import map_summary
@@ -25,7 +25,7 @@ from fustal_core.resampling import (
     Interval,
     paired_interval,
 )
-from fustal_core.rundir import Product
+from fustal_core.rundir import Product, resolve_file
 from fustal_core.selection import score_proposals, select
 from fustal_core.stages import LabelSource, Study
 
@@ -184,6 +184,8 @@ def _product(study: Study, measured: Measured, labels: LabelSource) -> Product:
         settings.evaluation.model_dump(),
         settings.ablation.resamples,
     ]
+    if path := settings.evaluation.ambiguous:
+        inputs.append(file_digest(resolve_file(path)))
     name = f"{measured} on {labels}".replace(" ", "-")
     return study.product(f"04_ablation/{name}", _CODE, inputs)
 

@@ -85,11 +85,19 @@ def run(
         typer.Option(help="Of the ablation: FIRST:END, the end left out, or a list as in 0,3,4."),
     ] = None,
     scheduler: Annotated[
-        str | None, typer.Option(help="Trainings go to this dask scheduler, e.g. tcp://node7:8786.")
+        str | None,
+        typer.Option(
+            envvar="FUSTAL_SCHEDULER",
+            help="Trainings go to this dask scheduler, e.g. tcp://node7:8786.",
+        ),
     ] = None,
     workers: Annotated[
         int | None,
-        typer.Option(min=1, help="Processes that train [one per GPU or CPU core; smoke: 1]."),
+        typer.Option(
+            min=1,
+            envvar="FUSTAL_WORKERS",
+            help="Processes that train [one per GPU or CPU core; smoke: 1].",
+        ),
     ] = None,
     force: Annotated[
         bool, typer.Option("--force", help="Take over a run directory made with other settings.")
@@ -119,7 +127,7 @@ def run(
         fingerprint = cli_data.fingerprint_of_sound_data(settings)
         with run_lock(folder):
             claim_run_dir(folder, settings, force=force)
-            jobs = offered(scheduler, workers or worker_count(profile))
+            jobs = offered(scheduler, workers or worker_count(settings))
             run_notebooks(chosen, settings, overrides, folder, fingerprint, jobs, say=to_stderr)
     except NotebookError as error:
         raise SystemExit(_fail(error, 1)) from None

@@ -33,11 +33,19 @@ def compare(
         typer.Option("--set", metavar="NAME=VALUE", help="Override a setting; see 'settings'."),
     ] = None,
     scheduler: Annotated[
-        str | None, typer.Option(help="Trainings go to this dask scheduler, e.g. tcp://node7:8786.")
+        str | None,
+        typer.Option(
+            envvar="FUSTAL_SCHEDULER",
+            help="Trainings go to this dask scheduler, e.g. tcp://node7:8786.",
+        ),
     ] = None,
     workers: Annotated[
         int | None,
-        typer.Option(min=1, help="Processes that train [one per GPU or CPU core; smoke: 1]."),
+        typer.Option(
+            min=1,
+            envvar="FUSTAL_WORKERS",
+            help="Processes that train [one per GPU or CPU core; smoke: 1].",
+        ),
     ] = None,
     force: Annotated[
         bool, typer.Option("--force", help="Take over run directories made with other settings.")
@@ -53,7 +61,7 @@ def compare(
     make_settings(data, profile, chosen_seeds[0], overrides)  # refused before the slow imports
 
     from fustal_core.comparison import compare_generators, comparison_dir, write_comparison
-    from fustal_core.jobs import offered, worker_count
+    from fustal_core.jobs import JobError, offered, worker_count
     from fustal_core.pipeline import to_stderr
     from fustal_core.rundir import resolve_data, torch_device
 
@@ -65,11 +73,13 @@ def compare(
     try:
         if data != "simulated":
             fingerprint_of_sound_data(settings)
-        with offered(scheduler, workers or worker_count(profile)):
+        with offered(scheduler, workers or worker_count(settings)):
             rows = compare_generators(
                 chosen_seeds, methods, data, profile, overrides, force=force, say=to_stderr
             )
         written = write_comparison(rows, folder)
+    except JobError as error:
+        raise SystemExit(f"fustal: {error}") from None
     except KeyboardInterrupt:
         raise SystemExit("fustal: interrupted; the same command goes on from here") from None
     for path in written:

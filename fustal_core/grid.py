@@ -121,6 +121,8 @@ def _cells_of(settings: Settings, group: str) -> list[Cell]:
     if group == "checkpoint":
         return _checkpoint_cells(settings)
     name, choices, kinds = _SWITCHES[group]
+    if name.startswith("generation.") and not _has_own_settings(settings):
+        return []
     return [
         _cell(group, f"{choice} ({measured})", measured, _change(settings, name, choice))
         for measured in kinds
@@ -159,6 +161,8 @@ def _checkpoint_cells(settings: Settings) -> list[Cell]:
         "student": max(1, settings.student.epochs // _LOOKS),
     }
     kinds: dict[str, Measured] = {"generation": "generator", "student": "student"}
+    if not _has_own_settings(settings):
+        del kinds["generation"]
     found = []
     for section, measured in kinds.items():
         best = {f"{section}.evaluate_every": looks[section], f"{section}.select": "best-on-test"}
@@ -166,6 +170,11 @@ def _checkpoint_cells(settings: Settings) -> list[Cell]:
         found.append(_cell("checkpoint", f"last ({measured})", measured, last))
         found.append(_cell("checkpoint", f"best-on-test ({measured})", measured, best))
     return found
+
+
+def _has_own_settings(settings: Settings) -> bool:
+    """Whether ``generation.*`` is about the run's own generator; the others have other sections."""
+    return settings.generation.method in ("cross-video", "cola")
 
 
 def _cell(

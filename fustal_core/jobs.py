@@ -17,13 +17,15 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from fustal_core.config import SettingsError
+from fustal_core.config import Settings, SettingsError
+from fustal_core.data import Dataset
 from fustal_core.progress import NOTE, reported_to, say_note, show_progress
-from fustal_core.rundir import Product
+from fustal_core.rundir import Product, all_code, torch_device
 from fustal_core.stage_settings import Method
 from fustal_core.stages import STARTS_FROM, LabelSource, Study
 
@@ -36,6 +38,8 @@ WORKERS = "FUSTAL_WORKERS"
 """Variable with the number of local workers; 1 makes one job after another, without any."""
 _TOPIC = "fustal-progress"
 _PATIENCE_S = 20
+_ALONE = Lock()
+"""Held by a worker's job: torch's random numbers and threads are those of the whole process."""
 _VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 
@@ -118,10 +122,11 @@ def make(
         Exception: what the first failing job raised; jobs that wait are dropped.
     """
     missing = missing_of(wanted)
+    if not missing:
+        return
     scheduler = scheduler or os.environ.get(SCHEDULER)
-    profile = missing[0].study.settings.profile if missing else ""
-    workers = workers or _asked_workers() or worker_count(profile)
-    if missing and scheduler:
+    workers = workers or _asked_workers() or worker_count(missing[0].study.settings)
+    if scheduler:
         make_at(scheduler, missing)
     elif len(missing) > 1 and workers > 1:
         with local_cluster(min(workers, len(missing))) as address:
@@ -134,11 +139,15 @@ def make(
                 owner.__dict__.pop("dataset", None)
 
 
-def worker_count(profile: str = "") -> int:
+def worker_count(settings: Settings) -> int:
     """One for each GPU, or each CPU core that this process may use; for smoke's seconds of work, one."""
+    if settings.profile == "smoke":
+        return 1
+    if torch_device(settings) == "cuda":
+        return torch.cuda.device_count()
     from dask.system import CPU_COUNT
 
-    return 1 if profile == "smoke" else torch.cuda.device_count() or CPU_COUNT
+    return CPU_COUNT
 
 
 def _asked_workers() -> int:
@@ -151,13 +160,22 @@ def _asked_workers() -> int:
 
 def missing_of(wanted: Sequence[Job]) -> list[Job]:
     """The jobs whose products are not made, each once and after those it needs."""
-    found: dict[Path, Job] = {}
+    found: dict[Path, Job | None] = {}  # None: made
+
+    def visit(job: Job) -> None:
+        folder = job.product.folder
+        if folder in found:
+            return
+        if job.product.is_made:
+            found[folder] = None
+            return
+        for before in job.after:
+            visit(before)
+        found[folder] = job
+
     for job in wanted:
-        if job.product.folder not in found and not job.product.is_made:
-            for before in missing_of(job.after):
-                found.setdefault(before.product.folder, before)
-            found[job.product.folder] = job
-    return list(found.values())
+        visit(job)
+    return [job for job in found.values() if job]
 
 
 @contextmanager
@@ -221,8 +239,10 @@ def _set_environment(values: dict[str, str | None]) -> None:
 def make_at(address: str, missing: Sequence[Job]) -> None:
     """Make products by the workers of a scheduler; arguments and errors as in :func:`make`."""
     from distributed import KilledWorker
+    from distributed.client import FutureCancelledError
 
     with _client(address) as client, show_progress(f"{len(missing)} jobs") as progress:
+        _check_workers(client, missing)
         doing: dict[str, str] = {}
         client.subscribe_topic(_TOPIC, partial(_hear, doing))
         waiting = _submitted(client, missing)
@@ -236,10 +256,27 @@ def make_at(address: str, missing: Sequence[Job]) -> None:
                 progress(len(missing) - len(waiting), len(missing), "; ".join(lines))
         except KilledWorker as error:
             raise JobError(
-                f"{error.task}: its worker died again and again; was it killed, for lack of memory?"
+                f"{error.task}: its worker died again and again; was it killed, for lack of memory "
+                "or of time? The same command goes on from the last checkpoint"
             ) from None
+        except FutureCancelledError:
+            raise JobError(f"the scheduler at {address} has gone") from None
         finally:
-            client.cancel(list(waiting))
+            with suppress(Exception):  # it may have gone; what ended the waiting is the error
+                client.cancel(list(waiting))
+
+
+def _check_workers(client: Client, missing: Sequence[Job]) -> None:
+    """Refuse what no worker would ever take, and say what is waited for."""
+    found = client.scheduler_info(n_workers=-1)["workers"].values()
+    on_gpu = any(job.study.device == "cuda" for job in missing)
+    if found and on_gpu and not any("GPU" in worker["resources"] for worker in found):
+        raise SettingsError(
+            "--scheduler: no worker there offers a GPU: start them with --resources GPU=1, or "
+            "--set device=cpu"
+        )
+    if not found:
+        say_note("the scheduler has no workers yet; waiting for one")
 
 
 def _client(address: str) -> Client:
@@ -281,6 +318,7 @@ def _submitted(client: Client, missing: Sequence[Job]) -> dict[Future, str]:
             _run_there,
             replace(job, after=()),
             before,
+            all_code(),
             key=f"{job.name} ({job.product.folder}, {job.product.key})",
             pure=False,
             priority=-order,
@@ -298,18 +336,35 @@ def _finished(waiting: Iterable[Future]) -> set[Future]:
     return {future for future in waiting if future.done()}
 
 
-def _run_there(job: Job, before: Sequence[None]) -> None:
+def _run_there(job: Job, before: Sequence[None], code: str) -> None:
     """What a worker does: the job, with data that it may have at hand from the last one."""
     from distributed import get_worker
 
+    if code != all_code():
+        raise JobError(f"{job.name}: the worker has another version of fustal_core")
     worker = get_worker()
-    report = partial(worker.log_event, _TOPIC)
-    owner = job.study.data_owner
-    kept = worker.__dict__.setdefault("fustal_data", {})
+    key, kept = worker.get_current_task(), worker.__dict__.setdefault("fustal_data", {})
+
+    def report(line: str) -> None:
+        task = worker.state.tasks.get(key)
+        if task is None or task.state == "cancelled":
+            raise JobError(f"{job.name}: nobody waits for it any more")
+        worker.log_event(_TOPIC, (job.name, line))
+
+    with _ALONE, reported_to(report):
+        report("")
+        owner = job.study.data_owner
+        _provide_data(owner, kept)
+        job.make()
+        kept[owner.fingerprint] = owner.dataset
+
+
+def _provide_data(owner: Study, kept: dict[str, Dataset]) -> None:
+    """Give a study the data that is at hand, if it is its own; else make room for its own."""
     if owner.fingerprint in kept:
         owner.dataset = kept[owner.fingerprint]
-    with reported_to(lambda line: report((job.name, line))):
-        report((job.name, ""))
-        job.make()
+        return
     kept.clear()
-    kept[owner.fingerprint] = owner.dataset
+    # Other studies of a run have data of their settings, which no fingerprint was taken of.
+    if not owner.base and owner.dataset.fingerprint != owner.fingerprint:
+        raise JobError("the data that the worker finds is not that of the run")

@@ -35,6 +35,7 @@ from fustal_core.files import file_digest, remove_partial_files, write_json
 from fustal_core.progress import say_note
 
 PACKAGE = Path(__file__).parent
+_SOURCES = {path.stem: path.read_text(encoding="utf-8") for path in PACKAGE.glob("*.py")}
 _VERSIONS = ("torch", "numpy", "scipy", "pandas", "matplotlib", "papermill")
 
 
@@ -191,9 +192,14 @@ def hash_of(*parts: Any) -> str:
 def code_hash(modules: Iterable[str]) -> str:
     """Hash of the source of modules of this package and of all that they import from it.
 
-    A process reads them once: what was loaded is what it computes with.
+    As it was when this process began: that is what it computes with, whatever is edited meanwhile.
     """
     return _code_hash(tuple(sorted(set(modules))))
+
+
+def all_code() -> str:
+    """Hash of the whole package."""
+    return code_hash(_SOURCES)
 
 
 @cache
@@ -202,7 +208,7 @@ def _code_hash(modules: tuple[str, ...]) -> str:
     waiting = set(modules)
     while waiting:
         name = waiting.pop()
-        sources[name] = (PACKAGE / f"{name}.py").read_text(encoding="utf-8")
+        sources[name] = _SOURCES[name]
         imported = re.findall(r"^\s*from fustal_core\.(\w+) import", sources[name], re.MULTILINE)
         waiting |= set(imported) - set(sources)
     return hash_of(sorted(sources.items()))

@@ -212,9 +212,14 @@ class Study:
         if self.settings.data != "simulated":
             return self.variant(name, seed=seed, overrides=overrides)
         settings = override(self.settings, overrides or {}, seed, other_data=True)
-        study = Study(settings, self.run_dir / "variants" / name, base=self)
-        # Whoever plans many such studies need not simulate their data: code is part of every key.
-        study.fingerprint = hash_of(settings.simulation.model_dump(), settings.seed)
+        same = (settings.simulation, settings.seed) == (
+            self.settings.simulation,
+            self.settings.seed,
+        )
+        study = Study(settings, self.run_dir / "variants" / name, base=self, own_data=not same)
+        if not same:
+            # Whoever plans many such studies need not simulate them: code is part of every key.
+            study.fingerprint = hash_of(settings.simulation.model_dump(), settings.seed)
         return study
 
     @property

@@ -25,9 +25,9 @@ from training_helpers import TINY
 
 from fustal_core import jobs, stages
 from fustal_core.annotations import DataError
-from fustal_core.config import SettingsError
+from fustal_core.config import SettingsError, make_settings
 from fustal_core.files import load_checkpoint
-from fustal_core.jobs import Job
+from fustal_core.jobs import Job, JobError
 from fustal_core.locks import making_lock
 from fustal_core.progress import VARIABLE, say_note, show_progress
 from fustal_core.rundir import Product, RunDirectoryError
@@ -266,9 +266,12 @@ class FakeClient:
     def __init__(self) -> None:
         self.submitted: list[SimpleNamespace] = []
 
-    def submit(self, function: Callable, job: Job, before: list, **options: Any) -> object:
-        self.submitted.append(SimpleNamespace(job=job, before=before, future=object(), **options))
-        return self.submitted[-1].future
+    def submit(
+        self, function: Callable, job: Job, before: list, code: str, **options: Any
+    ) -> object:
+        sent = SimpleNamespace(job=job, before=before, code=code, future=object(), **options)
+        self.submitted.append(sent)
+        return sent.future
 
 
 def test_what_is_submitted(tmp_path: Path) -> None:
@@ -384,7 +387,7 @@ def test_a_job_that_ends_every_worker_is_named(
         )
         job = a_job(tmp_path, die, "the deadly one")
         after = a_job(tmp_path, partial(touch, tmp_path / "touched"), "later", after=(job,))
-        with pytest.raises(jobs.JobError, match=r"the deadly one .*died again and again"):
+        with pytest.raises(JobError, match=r"the deadly one .*died again and again"):
             jobs.make([after], scheduler=address)
     assert not (tmp_path / "touched").exists()
 
@@ -527,7 +530,32 @@ def test_how_many_workers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> No
     jobs.make(three, workers=3)
     jobs.make(three[:1])
     assert started == [2, 3, 2, 3]
-    assert jobs.worker_count() == jobs.worker_count("paper") == 3
-    assert jobs.worker_count("smoke") == 1
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
-    assert 1 <= jobs.worker_count() <= os.cpu_count()
+    quick = make_settings()
+    monkeypatch.setattr(jobs, "torch_device", lambda settings: "cuda")
+    assert jobs.worker_count(quick) == jobs.worker_count(make_settings(profile="paper")) == 3
+    assert jobs.worker_count(make_settings(profile="smoke")) == 1
+    monkeypatch.setattr(jobs, "torch_device", lambda settings: "cpu")
+    assert 1 <= jobs.worker_count(quick) <= os.cpu_count()  # whatever GPUs there are
+
+
+def test_a_worker_with_other_code_or_other_data_makes_nothing(
+    cluster: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = a_study(tmp_path)
+    missing = [jobs.generation(study, "cola")]
+    monkeypatch.setattr(jobs, "all_code", lambda: "another")
+    with pytest.raises(JobError, match="cola: the worker has another version"):
+        jobs.make_at(cluster, missing)
+    monkeypatch.undo()
+    study.fingerprint = "of other data"
+    with pytest.raises(JobError, match="not that of the run"):
+        jobs.make_at(cluster, missing)
+    assert not list(tmp_path.rglob("weights.safetensors"))
+
+
+def test_no_worker_there_has_a_gpu(cluster: str, tmp_path: Path) -> None:
+    study = a_study(tmp_path)
+    missing = [jobs.generation(study, "cola")]
+    study.device = "cuda"
+    with pytest.raises(SettingsError, match="--resources GPU=1"):
+        jobs.make_at(cluster, missing)

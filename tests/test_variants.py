@@ -640,8 +640,9 @@ def test_another_study_may_change_the_simulator(base: Study) -> None:
 
 
 def test_another_study_without_a_change_is_the_same_study(base: Study) -> None:
-    """Its products are found where they are, though its data is made for it."""
-    assert products(base.other("same")) == products(base)
+    other = base.other("same")
+    assert products(other) == products(base)
+    assert other.dataset is base.dataset
 
 
 def test_another_study_of_a_data_folder_shares_it(base: Study, tmp_path: Path) -> None:
