@@ -38,6 +38,9 @@ WORKERS = "FUSTAL_WORKERS"
 """Variable with the number of local workers; 1 makes one job after another, without any."""
 _TOPIC = "fustal-progress"
 _PATIENCE_S = 20
+_KEEP_MEMORY = {"MALLOC_TRIM_THRESHOLD_": 2**30, "MALLOC_MMAP_THRESHOLD_": 2**25}
+"""Dask lets workers hand back freed memory at once, and a training step frees and takes a lot of it: with
+its setting, a student took three times as long. 2^25 bytes are the most that glibc accepts."""
 _ALONE = Lock()
 """Held by a worker's job: torch's random numbers and threads are those of the whole process."""
 _VISIBLE = "CUDA_VISIBLE_DEVICES"
@@ -181,6 +184,7 @@ def missing_of(wanted: Sequence[Job]) -> list[Job]:
 @contextmanager
 def local_cluster(workers: int) -> Iterator[str]:
     """Worker processes on this machine, one thread each, or a GPU each; yields the address."""
+    import dask
     from distributed import Nanny, Scheduler, SpecCluster
 
     here = {"host": "127.0.0.1"}  # workers run whatever they are sent: nobody else may send
@@ -191,11 +195,15 @@ def local_cluster(workers: int) -> Iterator[str]:
         place["resources"] = {"GPU": 1}
         place["env"] = {_VISIBLE: gpus[i % len(gpus)]}
     local = here | {"dashboard": False, "dashboard_address": "127.0.0.1:0"}
-    with SpecCluster(
-        workers={i: {"cls": Nanny, "options": common | own} for i, own in enumerate(places)},
-        scheduler={"cls": Scheduler, "options": local},
-        silence_logs=logging.ERROR,
-    ) as cluster:
+    environment = dask.config.get("distributed.nanny.pre-spawn-environ") | _KEEP_MEMORY
+    with (
+        dask.config.set({"distributed.nanny.pre-spawn-environ": environment}),
+        SpecCluster(
+            workers={i: {"cls": Nanny, "options": common | own} for i, own in enumerate(places)},
+            scheduler={"cls": Scheduler, "options": local},
+            silence_logs=logging.ERROR,
+        ) as cluster,
+    ):
         yield cluster.scheduler_address
 
 
