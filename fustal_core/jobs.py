@@ -39,8 +39,8 @@ WORKERS = "FUSTAL_WORKERS"
 _TOPIC = "fustal-progress"
 _PATIENCE_S = 20
 _KEEP_MEMORY = {"MALLOC_TRIM_THRESHOLD_": 2**30, "MALLOC_MMAP_THRESHOLD_": 2**25}
-"""Dask lets workers hand back freed memory at once, and a training step frees and takes a lot of it: with
-its setting, a student took three times as long. 2^25 bytes are the most that glibc accepts."""
+"""Dask lets workers hand back freed memory at once, and a training step frees and takes a lot of it: so
+a student took three times as long. 2^25 bytes are the most that glibc accepts."""
 _ALONE = Lock()
 """Held by a worker's job: torch's random numbers and threads are those of the whole process."""
 _VISIBLE = "CUDA_VISIBLE_DEVICES"
