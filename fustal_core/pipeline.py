@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import sys
@@ -17,6 +18,7 @@ from fustal_core.claims import refresh_readme, write_claims
 from fustal_core.config import Settings, SettingsError, make_settings, read_settings
 from fustal_core.files import atomic_path, partial_folders, remove_partial_files, write_text
 from fustal_core.locks import RunDirectoryBusyError, making_lock
+from fustal_core.pictures import with_fewer_colours
 from fustal_core.progress import NOTE, VARIABLE
 from fustal_core.rundir import PACKAGE, Product, code_hash, hash_of, project_root
 from fustal_core.stages import Study
@@ -283,10 +285,20 @@ def publish_notebooks(run_dir: Path) -> list[Path]:
             for output in cell.outputs:
                 if "execution_count" in output:
                     output.execution_count = count
+            _shrink_pictures(cell.outputs)
         target = notebooks_dir() / f"{name}.ipynb"
         write_text(target, _without_stamps(executed))
         written.append(target)
     return [*written, refresh_readme()]
+
+
+def _shrink_pictures(outputs: list[NotebookNode]) -> None:
+    """A notebook on the web stays below a megabyte; a run's own copy keeps all colours."""
+    for output in outputs:
+        picture = output.get("data", {}).get("image/png")
+        if picture:
+            smaller = with_fewer_colours(base64.b64decode(picture))
+            output["data"]["image/png"] = base64.b64encode(smaller).decode()
 
 
 def _code_cells(notebook: NotebookNode) -> list[NotebookNode]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,8 +16,8 @@ from typing import Any
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
-from PIL import Image
 
+from fustal_core.pictures import with_fewer_colours
 from fustal_core.report import RunReport
 from fustal_core.report_section import Figure, Picture, Section, Table
 from fustal_core.report_tables import view_table
@@ -68,7 +67,7 @@ def fit_pictures(pictures: Sequence[Picture], room: int) -> Fitted:
     for file in by_size:
         if _encoded_size(pngs) <= room:
             break
-        smaller = _with_fewer_colours(pngs[file])
+        smaller = with_fewer_colours(pngs[file])
         if len(smaller) < len(pngs[file]):
             pngs[file] = smaller
             reduced += 1
@@ -87,18 +86,6 @@ def fit_pictures(pictures: Sequence[Picture], room: int) -> Fitted:
 
 def _encoded_size(pngs: dict[str, bytes]) -> int:
     return sum(4 * math.ceil(len(png) / 3) + 30 for png in pngs.values())
-
-
-def _with_fewer_colours(png: bytes) -> bytes:
-    """The picture on white in at most 256 colours."""
-    with Image.open(io.BytesIO(png)) as image:
-        colours = image.convert("RGBA")
-    page = Image.new("RGBA", colours.size, "white")
-    page.alpha_composite(colours)
-    written = io.BytesIO()
-    flat = page.convert("RGB").quantize(256, dither=Image.Dither.NONE)
-    flat.save(written, "PNG", optimize=True)
-    return written.getvalue()
 
 
 def _render(report: RunReport, fitted: Fitted) -> str:
