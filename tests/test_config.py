@@ -203,6 +203,7 @@ def test_defaults_of_the_functions_are_the_papers() -> None:
         "mask": None,
         "contrast_weight": 0.01,
         "cross_video_weight": 0.2,
+        "cross_video_pairs": 0,
     }
     assert defaults(proposals.generate_proposals) == {
         "how": proposals.FUSTAL,
