@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import logging
 import os
 import sys
 import tempfile
@@ -167,6 +168,8 @@ def _execute(source: Path, target: Path, parameters: dict[str, Any]) -> None:
     missing = set(parameters) - set(papermill.inspect_notebook(str(source)))
     if missing:
         raise NotebookError(f"{source.name}: no parameter {', '.join(sorted(missing))}")
+    # NotebookError says that a kernel died; of one shut down with its run asyncio would tell at the end.
+    logging.getLogger("asyncio").addFilter(_is_no_dead_kernel)
     failed = target.with_suffix(".failed.ipynb")
     failed.unlink(missing_ok=True)
     with atomic_path(target) as temporary, tempfile.TemporaryDirectory() as sockets:
@@ -189,6 +192,12 @@ def _execute(source: Path, target: Path, parameters: dict[str, Any]) -> None:
                 f"{source.stem}: {_what_failed(error)}\nthe notebook up to there: {failed}"
             ) from None
         write_text(temporary, _without_stamps(nbformat.read(temporary, as_version=4)))
+
+
+def _is_no_dead_kernel(record: logging.LogRecord) -> bool:
+    from nbclient.exceptions import DeadKernelError
+
+    return not (record.exc_info and isinstance(record.exc_info[1], DeadKernelError))
 
 
 def _what_failed(error: Exception) -> str:
