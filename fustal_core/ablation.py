@@ -16,18 +16,16 @@ import pandas as pd
 
 from fustal_core import jobs
 from fustal_core.comparison import mean_and_spread
-from fustal_core.files import file_digest, write_parquet
+from fustal_core.files import write_parquet
 from fustal_core.grid import Cell, Measured, cells
+from fustal_core.made_from import LabelSource
 from fustal_core.measuring import resampled_average, resampled_label_f1
 from fustal_core.metrics import map_summary
 from fustal_core.naming import BEST_ON_TEST, choices_on_test
-from fustal_core.resampling import (
-    Interval,
-    paired_interval,
-)
-from fustal_core.rundir import Product, resolve_file
+from fustal_core.resampling import Interval, paired_interval
+from fustal_core.rundir import Product
 from fustal_core.selection import score_proposals, select
-from fustal_core.stages import LabelSource, Study
+from fustal_core.stages import Study
 
 AVERAGE = "avg 0.1:0.7"
 LABEL_COLUMNS = ["proposals", "precision@0.5", "recall@0.5", "f1@0.5"]
@@ -127,17 +125,24 @@ def of_seed(study: Study, seed: int) -> Study:
 
 
 def of_cell(study: Study, cell: Cell) -> Study:
-    """The study with the cell's settings; itself for its own."""
+    """The study with the cell's settings; itself for its own.
+
+    All cells are variants of one study, which has what they share: one first phase, say, serves
+    all thresholds of EMA labels.
+    """
     if not cell.changes:
         return study
-    words = [f"{name.rpartition('.')[2]}-{value}" for name, value in cell.changes.items()]
-    return study.variant("_".join(words), overrides=_unseen(study) | dict(cell.changes))
+    name = "_".join(f"{setting}-{value}" for setting, value in cell.changes.items())
+    unseen = _unseen(study)
+    shared = study.variant("unseen", overrides=unseen) if unseen else study
+    return shared.variant(name, overrides=dict(cell.changes))
 
 
 def _unseen(study: Study) -> dict[str, Any]:
     """Looks at the test along a student's training cost time; they change nothing but this choice."""
-    is_chosen = study.settings.student.select == BEST_ON_TEST
-    return {} if is_chosen else {"student.evaluate_every": 0}
+    settings = study.settings.student
+    is_needed = settings.select == BEST_ON_TEST or not settings.evaluate_every
+    return {} if is_needed else {"student.evaluate_every": 0}
 
 
 def _row(cell: Cell, study: Study, data_name: str, found: Measurement) -> dict[str, Any]:
@@ -166,6 +171,7 @@ def measurement_job(study: Study, measured: Measured, labels: LabelSource) -> jo
         _product(study, measured, labels),
         partial(measurement, study, measured, labels),
         (_measured_job(study, measured, labels), jobs.generation(study)),  # the second for labels
+        jobs.MEASURING_WORK,
     )
 
 
@@ -181,11 +187,9 @@ def _product(study: Study, measured: Measured, labels: LabelSource) -> Product:
         measured,
         _measured_job(study, measured, labels).product.key,
         settings.selection.model_dump(),
-        settings.evaluation.model_dump(),
+        study.not_measured,
         settings.ablation.resamples,
     ]
-    if path := settings.evaluation.ambiguous:
-        inputs.append(file_digest(resolve_file(path)))
     name = f"{measured} on {labels}".replace(" ", "-")
     return study.product(f"04_ablation/{name}", _CODE, inputs)
 

@@ -32,7 +32,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MEASURES = {"precision@0.5": "precision", "recall@0.5": "recall", "f1@0.5": "F1"}
-_MEASURE_MARKERS = {"precision@0.5": ">", "recall@0.5": "<", "f1@0.5": "D"}
+_MEASURE_MARKERS = {"precision@0.5": "v", "recall@0.5": "^", "f1@0.5": "D"}
+_ABOVE = {"precision@0.5": -0.25, "recall@0.5": 0.25, "f1@0.5": 0.0}
+"""Where a marker is beside its line, in rows; rows count downwards."""
 _DASHES = {"precision@0.5": ":", "recall@0.5": "--", "f1@0.5": "-"}
 _STEP_NAMES = dict(zip(STEPS, ("all", "selected"), strict=False))
 _SMALL = {"textcoords": "offset points", "fontsize": 8.5}
@@ -42,8 +44,8 @@ _SMALL = {"textcoords": "offset points", "fontsize": 8.5}
 def plot_generator_labels(quality: pd.DataFrame) -> Figure:
     """What the labels of each generator are, before and after selection.
 
-    Left: shares of the kinds of `quality`. Right: precision, recall and F1 at tIoU 0.5; a thin line
-    joins the three.
+    Left: shares of the kinds of `quality`. Right: F1 at tIoU 0.5 on a thin line that joins precision,
+    which stands above it, and recall, which hangs below, so that equal ones do not hide each other.
 
     Args:
         quality: as from `analysis.generator_label_quality`; generators and steps from the top, in
@@ -93,7 +95,7 @@ def _measure_marks(axes: Axes, place: float, row: Mapping[str, float]) -> None:
     reach = [min(values.values()), max(values.values())]
     axes.plot(reach, [place, place], color=colour, linewidth=1.0, alpha=0.6)
     for name, marker in _MEASURE_MARKERS.items():
-        axes.plot(values[name], place, marker, color=colour, ms=4.5 if marker == "D" else 6.5)
+        axes.plot(values[name], place + _ABOVE[name], marker, color=colour, ms=4)
 
 
 @styled
@@ -204,21 +206,34 @@ def plot_video_differences(
     for better, name in ((values < 0, baseline), (values > 0, ours)):
         for candidate, strength in ((True, 1.0), (False, 0.4)):
             drawn = better & (table["candidate"].to_numpy() == candidate)
+            if not drawn.any():
+                continue  # a legend would show it in any colour
             look = {"width": 1.0, "color": colour_of(name), "alpha": strength, "linewidth": 0}
             label = f"{name} finds more" + ("" if candidate else " (long, or few actions)")
             axes.bar(places[drawn], values[drawn], label=label, **look)
     axes.axhline(0, color=COLOURS["truth"], linewidth=0.8)
     for percentile, video in zip(chosen["percentile"], chosen["video"], strict=True):
         place = table.index.get_loc(video)
-        axes.plot(place, values[place], "v", color=COLOURS["truth"], ms=7, zorder=4)
-        text = {"ha": "center", "va": "bottom", **_SMALL}
-        axes.annotate(f"{percentile}th", (place, max(values[place], 0)), (0, 6), **text)
+        _point_at(axes, (place, values[place]), f"{percentile}th")
     axes.set_xlabel(f"test videos, by difference ({(values == 0).sum()} without one)")
     axes.set_ylabel("difference (points)")
     axes.set_xticks(())
-    axes.margins(x=0.01, y=0.15)
+    axes.use_sticky_edges = False  # triangles need room beyond 0 as well
+    axes.margins(y=0.25)
+    axes.set_xlim(-1, len(values))
     add_legend_below(figure, axes, columns=2)
     return figure
+
+
+def _point_at(axes: Axes, end: tuple[float, float], name: str) -> None:
+    """A triangle beyond the end of a bar, with its name; neither covers the bar."""
+    away = -1 if end[1] < 0 else 1
+    look = {"xytext": (0, 5 * away), "textcoords": "offset points", "ha": "center"}
+    side = {"va": "bottom" if away > 0 else "top", "linespacing": 1.3}
+    lines = [name, "\N{BLACK DOWN-POINTING TRIANGLE}"]
+    if away < 0:
+        lines = ["\N{BLACK UP-POINTING TRIANGLE}", name]
+    axes.annotate("\n".join(lines), end, fontsize=8.5, zorder=4, **look, **side)
 
 
 @styled

@@ -3,7 +3,8 @@
 A job makes one product of a study: a generator with its proposals, the first phase of a student, a
 student, a measurement. What several settings share is one job, and what was made before is none. A job
 on a CPU computes on one thread, so results do not depend on how many jobs run at once, on which worker,
-or in which order. If a worker dies, its job starts again on another, from its last checkpoint.
+or in which order. If a worker dies, its job starts again on another, from its last checkpoint. First
+comes what the longest chain of jobs waits for, so that no such chain is left to one worker at the end.
 
 Workers read and write the run directory: on a cluster it lies on a file system that all of them see.
 """
@@ -24,20 +25,34 @@ import torch
 
 from fustal_core.config import Settings, SettingsError
 from fustal_core.data import Dataset
+from fustal_core.made_from import STARTS_FROM, LabelSource
 from fustal_core.progress import NOTE, reported_to, say_note, show_progress
 from fustal_core.rundir import Product, all_code, torch_device
 from fustal_core.stage_settings import Method
-from fustal_core.stages import STARTS_FROM, LabelSource, Study
+from fustal_core.stages import Study
 
 if TYPE_CHECKING:
-    from distributed import Client, Future
+    from distributed import Client, Future, KilledWorker
 
 SCHEDULER = "FUSTAL_SCHEDULER"
 """Variable with the address of a scheduler that notebooks send their jobs to."""
 WORKERS = "FUSTAL_WORKERS"
 """Variable with the number of local workers; 1 makes one job after another, without any."""
-_TOPIC = "fustal-progress"
+MEASURING_WORK = 0.02
+"""Of a measurement, in minutes, as below."""
+_GENERATOR_WORK: dict[Method, float] = {
+    "cola": 1.0,
+    "cross-video": 1.0,
+    "acm-net": 2.0,
+    "ftcl": 2.0,
+    "hr-pro-snippet": 3.0,
+    "hr-pro": 1.0,
+}
+_STUDENT_WORK = 3.0
+"""Minutes on a core, roughly, of a generator and of a student's epochs in ``quick``. They decide which
+job begins first, so only their proportions count, and these are much the same in other profiles."""
 _PATIENCE_S = 20
+_KEY = " in ("  # between the name of a job and what else tells dask which one it is
 _KEEP_MEMORY = {"MALLOC_TRIM_THRESHOLD_": 2**30, "MALLOC_MMAP_THRESHOLD_": 2**25}
 """Dask lets workers hand back freed memory at once, and a training step frees and takes a lot of it: so
 a student took three times as long. 2^25 bytes are the most that glibc accepts."""
@@ -60,6 +75,7 @@ class Job:
         product: where it lies.
         make: makes it, unless it is made, and what it needs as well.
         after: jobs whose products it needs.
+        work: how long it takes, roughly, in minutes; decides what is begun first, and nothing else.
     """
 
     study: Study
@@ -67,6 +83,7 @@ class Job:
     product: Product
     make: Callable[[], object]
     after: tuple[Job, ...] = ()
+    work: float = 0.0
 
 
 def generation(study: Study, method: Method | None = None) -> Job:
@@ -79,17 +96,21 @@ def generation(study: Study, method: Method | None = None) -> Job:
         study.generation_product(method),
         partial(study.generation, method),
         (generation(study, before),) if before else (),
+        _GENERATOR_WORK[method],
     )
 
 
 def student(study: Study, labels: LabelSource = "selected", *, distill: bool = True) -> Job:
     """The job of ``study.student(labels, distill=distill)``."""
+    settings = study.settings.student
+    share = settings.switch_epoch / settings.epochs
     first = Job(
         study,
         name_of(study, f"student on {labels}, first phase"),
         study.student_product(labels, "phase_one"),
         partial(study.phase_one, labels),
         () if labels == "truth" else (generation(study),),
+        _STUDENT_WORK * share,
     )
     how = "with EMA labels" if distill else "to its end"
     return Job(
@@ -98,6 +119,7 @@ def student(study: Study, labels: LabelSource = "selected", *, distill: bool = T
         study.student_product(labels, "ema" if distill else "plain"),
         partial(study.student, labels, distill=distill),
         (first, *first.after),
+        _STUDENT_WORK * (1 - share),
     )
 
 
@@ -181,6 +203,23 @@ def missing_of(wanted: Sequence[Job]) -> list[Job]:
     return [job for job in found.values() if job]
 
 
+def chain_works(missing: Sequence[Job]) -> list[float]:
+    """The work of each job and of the longest chain of jobs that wait for it.
+
+    Args:
+        missing: each after those it needs.
+    """
+    later: dict[Path, float] = {}  # of the jobs that wait for a product
+    found = []
+    for job in reversed(missing):
+        chain = job.work + later.get(job.product.folder, 0.0)
+        for before in job.after:
+            folder = before.product.folder
+            later[folder] = max(chain, later.get(folder, 0.0))
+        found.append(chain)
+    return found[::-1]
+
+
 @contextmanager
 def local_cluster(workers: int) -> Iterator[str]:
     """Worker processes on this machine, one thread each, or a GPU each; yields the address."""
@@ -249,11 +288,13 @@ def make_at(address: str, missing: Sequence[Job]) -> None:
     from distributed import KilledWorker
     from distributed.client import FutureCancelledError
 
-    with _client(address) as client, show_progress(f"{len(missing)} jobs") as progress:
+    count = f"{len(missing)} job{'s' * (len(missing) != 1)}"
+    with _client(address) as client, show_progress(count) as progress:
         _check_workers(client, missing)
         doing: dict[str, str] = {}
-        client.subscribe_topic(_TOPIC, partial(_hear, doing))
-        waiting = _submitted(client, missing)
+        topic = f"fustal-progress-{client.id}"  # other runs may send jobs to the same scheduler
+        client.subscribe_topic(topic, partial(_hear, doing))
+        waiting = _submitted(client, missing, topic)
         try:
             while waiting:
                 for future in _finished(waiting):
@@ -263,15 +304,22 @@ def make_at(address: str, missing: Sequence[Job]) -> None:
                 lines = [line for name, line in list(doing.items()) if name in names]
                 progress(len(missing) - len(waiting), len(missing), "; ".join(lines))
         except KilledWorker as error:
-            raise JobError(
-                f"{error.task}: its worker died again and again; was it killed, for lack of memory "
-                "or of time? The same command goes on from the last checkpoint"
-            ) from None
+            raise JobError(_told(error)) from None
         except FutureCancelledError:
             raise JobError(f"the scheduler at {address} has gone") from None
         finally:
             with suppress(Exception):  # it may have gone; what ended the waiting is the error
                 client.cancel(list(waiting))
+
+
+def _told(error: KilledWorker) -> str:
+    """Which job ended its workers, and what may be done about it."""
+    name, times = str(error.task).partition(_KEY)[0], error.allowed_failures + 1
+    return (
+        f"{name}: its worker died {times} time{'s' * (times != 1)}, the last one at "
+        f"{error.last_worker.address}; was it killed for lack of memory, or because its time was "
+        "up? What is made is kept: the same command goes on from the last checkpoint"
+    )
 
 
 def _check_workers(client: Client, missing: Sequence[Job]) -> None:
@@ -317,19 +365,23 @@ def _hear(doing: dict[str, str], event: tuple[float, tuple[str, str]]) -> None:
         doing[job] = f"{job}: {line}" if line else job
 
 
-def _submitted(client: Client, missing: Sequence[Job]) -> dict[Future, str]:
-    """The jobs' futures with the jobs' names; a job starts when those before it are done."""
+def _submitted(client: Client, missing: Sequence[Job], topic: str) -> dict[Future, str]:
+    """The jobs' futures with the jobs' names; a job starts when those before it are done.
+
+    Of those that can start the one with the longest chain does, else the first in the list.
+    """
     futures: dict[Path, Future] = {}
-    for order, job in enumerate(missing):
+    for order, (job, chain) in enumerate(zip(missing, chain_works(missing), strict=True)):
         before = [futures[x.product.folder] for x in job.after if x.product.folder in futures]
         futures[job.product.folder] = client.submit(
             _run_there,
             replace(job, after=()),
             before,
             all_code(),
-            key=f"{job.name} ({job.product.folder}, {job.product.key})",
+            topic,
+            key=f"{job.name}{_KEY}{job.product.folder}, {job.product.key})",
             pure=False,
-            priority=-order,
+            priority=chain - 1e-6 * order,
             resources={"GPU": 1} if job.study.device == "cuda" else None,
         )
     return {futures[job.product.folder]: job.name for job in missing}
@@ -344,7 +396,7 @@ def _finished(waiting: Iterable[Future]) -> set[Future]:
     return {future for future in waiting if future.done()}
 
 
-def _run_there(job: Job, before: Sequence[None], code: str) -> None:
+def _run_there(job: Job, before: Sequence[None], code: str, topic: str) -> None:
     """What a worker does: the job, with data that it may have at hand from the last one."""
     from distributed import get_worker
 
@@ -357,7 +409,7 @@ def _run_there(job: Job, before: Sequence[None], code: str) -> None:
         task = worker.state.tasks.get(key)
         if task is None or task.state == "cancelled":
             raise JobError(f"{job.name}: nobody waits for it any more")
-        worker.log_event(_TOPIC, (job.name, line))
+        worker.log_event(topic, (job.name, line))
 
     with _ALONE, reported_to(report):
         report("")

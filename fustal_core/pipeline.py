@@ -114,11 +114,11 @@ def run_notebooks(
     tables = [path.read_text(encoding="utf-8") for path in files]
     modules = [path.stem for path in PACKAGE.glob("*.py")]
     code = hash_of(code_hash(name for name in modules if not name.startswith(_NOT_SHOWN)), tables)
-    executed = []
+    executed, left_out = [], Study(settings, run_dir).not_measured
     with ExitStack() as stack:
         for name in stages:
             source = notebooks_dir() / f"{name}.ipynb"
-            key = hash_of(_cell_sources(source), settings.model_dump(), fingerprint, code)
+            key = hash_of(_cell_sources(source), settings.model_dump(), left_out, fingerprint, code)
             product = Product(run_dir / name, key)
             target = product.folder / f"{name}.ipynb"
             if product.is_made and _is_whole(target):

@@ -1,4 +1,7 @@
-"""What an executed notebook says of the files it kept: order, headings, captions."""
+"""What an executed notebook says of the files it kept: order, headings, captions.
+
+Paragraphs are taken without what is said of cells (`report_text.stand_alone`).
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+
+from fustal_core.report_text import stand_alone
 
 CAPTION = "*What to see*"
 """How the paragraph begins that says what a figure shows."""
@@ -53,7 +58,7 @@ def read_notebook(path: Path) -> NotebookText:
     blocks = [block for kind, text in cells if kind == "markdown" for block in _blocks(text)]
     titles = [match[1] for block in blocks if (match := _HEADING.match(block))]
     lead = next((block for block in blocks if not _HEADING.match(block)), "")
-    return NotebookText(titles[0] if titles else path.stem, lead, _kept_in(cells))
+    return NotebookText(titles[0] if titles else path.stem, stand_alone(lead), _kept_in(cells))
 
 
 def _blocks(markdown: str) -> list[str]:
@@ -73,7 +78,7 @@ def _kept_in(cells: Sequence[tuple[str, str]]) -> list[Kept]:
         elif kind == "markdown":
             blocks = _blocks(text)
             caption = next((block for block in blocks if block.startswith(CAPTION)), "")
-            done += [replace(one, caption=caption) for one in waiting]
+            done += [replace(one, caption=stand_alone(caption)) for one in waiting]
             waiting = []
             headings = [match[1] for block in blocks if (match := _HEADING.match(block))]
             title = headings[-1] if headings else title

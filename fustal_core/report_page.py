@@ -27,6 +27,8 @@ MAX_BYTES = 5_000_000
 """A page stays below this size."""
 _SLACK_BYTES = 20_000  # for what the page says about pictures that did not fit
 _ALT_CHARACTERS = 200
+CLAIM_HEADINGS = {"where": "said in", "holds": "holds here"}
+"""What columns of the claims are called on the page, where they need more words."""
 
 
 def render_page(report: RunReport, max_bytes: int = MAX_BYTES) -> str:
@@ -113,7 +115,8 @@ def _render(report: RunReport, fitted: Fitted) -> str:
         fitted=fitted,
         alt=lambda figure: _alt(figure, markdown),
         section_verdicts=lambda section: verdicts(section.claims),
-        own_claims=lambda section: Table("", f"{section.name}/claims.csv", section.claims),
+        claim_headings=CLAIM_HEADINGS,
+        own_claims=_own_claims,
         headings=_headings,
         shown=shown_value,
     )
@@ -142,6 +145,12 @@ def verdicts(claims: pd.DataFrame | None) -> dict[str, int]:
     counts = claims["holds"].value_counts().to_dict()
     order = sorted(counts, key=lambda word: ({"yes": 0, "no": 1}.get(word, 2), word))
     return {word: counts[word] for word in order}
+
+
+def _own_claims(section: Section) -> Table:
+    """A notebook's claims under the page's headings."""
+    frame = section.claims if section.claims is not None else pd.DataFrame()
+    return Table("", f"{section.name}/claims.csv", frame.rename(columns=CLAIM_HEADINGS))
 
 
 def _counts(report: RunReport) -> dict[str, int]:

@@ -12,6 +12,19 @@ import mistune
 from markupsafe import Markup
 from mistune.plugins.math import math as math_plugin
 
+_OF_A_NOTEBOOK = re.compile(r"\b(next|run the|add a) cell\b|\bcell again\b|\bJupyter|\bprinted\b")
+_ASIDE = re.compile(r" \((?:[^()]*\bprinted\b[^()]*|the table (?:below|above|again))\)")
+_SENTENCE = re.compile(r"(?<=[.?!]) +(?=[^a-z])")
+
+
+def stand_alone(text: str) -> str:
+    """A paragraph of a notebook without what is said of its cells and of what they print.
+
+    A page without cells has neither; sentences that send there go, and asides in parentheses.
+    """
+    sentences = _SENTENCE.split(_ASIDE.sub("", text))
+    return " ".join(one for one in sentences if not _OF_A_NOTEBOOK.search(one))
+
 
 class _Renderer(mistune.HTMLRenderer):
     """Markdown without pictures, with links to sections of this page or to the web, and plain math."""

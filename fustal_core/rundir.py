@@ -29,6 +29,7 @@ from fustal_core.config import (
     SettingsError,
     changed_settings,
     make_settings,
+    override,
     read_settings,
 )
 from fustal_core.files import file_digest, remove_partial_files, write_json
@@ -122,6 +123,26 @@ def claim_run_dir(run_dir: Path, settings: Settings, *, force: bool = False) -> 
         _remove_results(run_dir)
     if refusal or not path.exists() or read_settings(path) != settings:
         write_json(path, settings.model_dump())
+
+
+def with_recorded_extent(run_dir: Path, settings: Settings, asked: Iterable[str]) -> Settings:
+    """Settings with how much is tried as the run directory says, so that claiming it keeps that.
+
+    Args:
+        run_dir: with a ``config.json`` or not.
+        settings: of the run.
+        asked: settings, by dotted name, that stay as they are.
+    """
+    try:
+        recorded = read_settings(run_dir / "config.json")
+    except SettingsError:  # there is none yet, or claiming says what is wrong with it
+        return settings
+    extent = {
+        f"{section}.{name}": value
+        for section in ("ablation", "analysis")
+        for name, value in getattr(recorded, section)
+    }
+    return override(settings, {name: extent[name] for name in extent.keys() - set(asked)})
 
 
 def _refusal(path: Path, settings: Settings) -> str:

@@ -11,7 +11,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pandas as pd
 import torch
@@ -21,9 +21,18 @@ from fustal_core.data import Dataset, load_dataset
 from fustal_core.features import FeatureStore
 from fustal_core.left_out import check_excluded, leave_out
 from fustal_core.locks import making_lock, run_lock
+from fustal_core.made_from import (
+    STARTS_FROM,
+    LabelSource,
+    Phase,
+    generation_code,
+    student_code,
+    student_folder,
+    student_settings,
+)
 from fustal_core.making import make_generation, make_student, run_student_training
 from fustal_core.metrics import map_summary
-from fustal_core.oracle import RUNGS, repair
+from fustal_core.oracle import repair
 from fustal_core.point_supervision import PointSupervision, supervision_of
 from fustal_core.progress import show_progress
 from fustal_core.quality import pseudo_label_quality
@@ -38,43 +47,19 @@ from fustal_core.rundir import (
     resolve_data,
     resolve_file,
     torch_device,
+    with_recorded_extent,
     write_provenance,
 )
 from fustal_core.selection import score_proposals, select
 from fustal_core.simulator import simulate
 from fustal_core.stage_products import Generation, Selection, Student
 from fustal_core.stage_settings import (
-    ACMNetSettings,
     GeneratorSettings,
-    HRProSettings,
     Method,
     StudentSettings,
     TrainingSettings,
 )
 from fustal_core.weights import WEIGHTS_FORMAT
-
-LabelSource = str
-"""What labels a student learns from: "selected", "raw", "truth", or a rung of the oracle ladder."""
-Phase = Literal["phase_one", "plain", "ema"]
-_PHASES: dict[Phase, str] = {"phase_one": "_phase_one", "plain": "", "ema": "+ema"}
-"""What of a student's training a product is -> the end of its folder's name."""
-
-STARTS_FROM: dict[Method, Method] = {"ftcl": "acm-net", "hr-pro": "hr-pro-snippet"}
-"""Generators that are trained on top of another."""
-
-# The modules a product is made with; it is made again when they, or what they import, change.
-_GENERATION_CODE = ("data", "simulator", "generation", "metrics")
-_FTCL_CODE = (*_GENERATION_CODE, "ftcl_training")
-_HRPRO_CODE = (*_GENERATION_CODE, "hrpro_training")
-_STUDENT_CODE = (
-    "data",
-    "simulator",
-    "metrics",
-    "selection",
-    "student_training",
-    "student_inference",
-)
-_ORACLE_CODE = (*_STUDENT_CODE, "oracle")
 
 
 def open_study(
@@ -93,7 +78,8 @@ def open_study(
         profile: "smoke", "quick" or "paper".
         seed: of everything random.
         run_dir: empty for ``runs/DATA-PROFILE-seedN`` in the checkout; relative to the checkout.
-        overrides: settings by dotted name, ``{"generation.iterations": 100}``.
+        overrides: settings by dotted name, ``{"generation.iterations": 100}``. How much the ablation
+            and the analysis try is what the directory says, where nothing else is asked for here.
         force: take over a run directory made with other settings.
 
     Raises:
@@ -103,6 +89,8 @@ def open_study(
     """
     settings = make_settings(resolve_data(data), profile, seed, overrides)
     folder = project_root() / run_dir if run_dir else default_run_dir(settings)
+    if not force:
+        settings = with_recorded_extent(folder, settings, overrides or {})
     with run_lock(folder) if force else nullcontext():
         claim_run_dir(folder, settings, force=force)
     return Study(settings, folder)
@@ -148,7 +136,10 @@ class Study:
         base: the study that it is a variant of.
         own_data: whether it has data of its own, not its base's.
         narrow: what leaves out a part of the base's data; None: all of it.
+        is_sent: whether another process opened the run directory, and says in it with what.
     """
+
+    is_sent = False
 
     def __init__(
         self,
@@ -168,7 +159,8 @@ class Study:
     def __getstate__(self) -> dict[str, Any]:
         """What another process is sent: no data, which it makes or reads itself."""
         data = ("dataset", "points", "_ambiguous")
-        return {name: value for name, value in self.__dict__.items() if name not in data}
+        kept = {name: value for name, value in self.__dict__.items() if name not in data}
+        return kept | {"is_sent": True}
 
     def variant(
         self, name: str, *, seed: int | None = None, overrides: Mapping[str, Any] | None = None
@@ -251,7 +243,8 @@ class Study:
         shared = dataset.student_features is dataset.generator_features
         student = generator if shared else self._on_device(dataset.student_features)
         dataset = replace(dataset, generator_features=generator, student_features=student)
-        write_provenance(self.run_dir, self.settings, dataset.fingerprint, self.device)
+        if self.base or not self.is_sent:
+            write_provenance(self.run_dir, self.settings, dataset.fingerprint, self.device)
         return dataset
 
     def _on_device(self, store: FeatureStore) -> FeatureStore:
@@ -296,6 +289,16 @@ class Study:
         path = self.settings.evaluation.ambiguous
         return read_ambiguous(resolve_file(path)) if path else None
 
+    @property
+    def not_measured(self) -> dict[str, Any]:
+        """What of the test is left out, for keys: the ambiguous intervals themselves, not their file.
+
+        Raises:
+            DataError: a list of intervals that cannot be read.
+        """
+        intervals = None if self._ambiguous is None else self._ambiguous.to_dict("split")
+        return self.settings.evaluation.model_dump() | {"ambiguous": intervals}
+
     def measure_labels(self, labels: pd.DataFrame) -> pd.DataFrame:
         """Quality of labels of the training videos, one row (see ``quality.pseudo_label_quality``)."""
         dataset = self.dataset
@@ -329,12 +332,7 @@ class Study:
             inputs += [self.generation_product(before).key, later.model_dump()]
             inputs += self._measure_along(later)
         inputs += self._measure_along(settings)
-        code = _GENERATION_CODE
-        if isinstance(settings, ACMNetSettings):
-            code = _FTCL_CODE
-        elif isinstance(settings, HRProSettings):
-            code = _HRPRO_CODE
-        product = self.product(f"01_generation/{method}", code, inputs)
+        product = self.product(f"01_generation/{method}", generation_code(method), inputs)
         return self._shared(product, lambda base: base.generation_product(method))
 
     def selection(self) -> Selection:
@@ -364,47 +362,34 @@ class Study:
         if not product.is_made:
             segments = self._labels(labels)
             initial = self.phase_one(labels)
-            settings = self._student_settings(labels)
+            settings = student_settings(self.settings.student, labels, "plain")
             self.ensure(
                 product,
                 lambda: make_student(self, settings, segments, product, initial, distill),
             )
         return Student.read(product.folder, self.device)
 
-    def _student_settings(self, labels: LabelSource, phase: Phase = "plain") -> StudentSettings:
-        """Floor and ceiling are measured at their end alone, which saves time."""
-        settings = self.settings.student
-        changes: dict[str, int] = {}
-        if labels != "selected" and settings.select != "best-on-test":
-            changes["evaluate_every"] = 0
-        if phase == "phase_one":
-            changes["epochs"] = settings.switch_epoch
-        return settings.model_copy(update=changes)
-
     def student_product(self, labels: LabelSource, phase: Phase) -> Product:
         """Where a student lies, or the state after its first phase, made or not."""
-        if labels not in ("selected", "raw", "truth", *RUNGS):
-            raise ValueError(f"labels {labels!r}; known: selected, raw, truth, {', '.join(RUNGS)}")
-        name = f"{labels.replace(' ', '-')}{_PHASES[phase]}"
-        settings = self._student_settings(labels, phase)
+        name = student_folder(labels, phase)
+        settings = student_settings(self.settings.student, labels, phase)
         inputs: list[Any] = [settings.model_dump(), name, *self._measure_along(settings)]
         if labels != "truth":
             generation = self.generation_product(self.settings.generation.method)
             inputs += [generation.key, self.settings.selection.model_dump()]
-        code = _STUDENT_CODE if labels in ("selected", "raw", "truth") else _ORACLE_CODE
-        product = self.product(f"03_training/{name}", code, inputs)
+        product = self.product(f"03_training/{name}", student_code(labels), inputs)
         return self._shared(product, lambda base: base.student_product(labels, phase))
 
     def _measure_along(self, settings: TrainingSettings | StudentSettings) -> list[Any]:
         """What of the test is left out, if the training is measured on its way."""
-        return [self.settings.evaluation.model_dump()] if settings.evaluate_every else []
+        return [self.not_measured] if settings.evaluate_every else []
 
     def phase_one(self, labels: LabelSource) -> Path:
         """The state after the epochs on the given labels, from which both continuations start."""
         product = self.student_product(labels, "phase_one")
         if not product.is_made:
             segments = self._labels(labels)
-            settings = self._student_settings(labels, "phase_one")
+            settings = student_settings(self.settings.student, labels, "phase_one")
             train = partial(run_student_training, self, settings, segments, product, None, False)
             self.ensure(product, train, keep_checkpoint=True)
         return product.checkpoint

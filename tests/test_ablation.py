@@ -31,6 +31,7 @@ SETTINGS = TINY | {
 MEASURES = ["mAP@0.1", "mAP@0.5", "mAP@0.7", AVERAGE]
 LABELS = ["proposals", "precision@0.5", "recall@0.5", "f1@0.5"]
 WHOLE = ("stages", "G+S+T+D")
+BEST = "variants/generation.evaluate_every-1_generation.select-best-on-test"
 
 
 @pytest.fixture(scope="module")
@@ -174,14 +175,39 @@ def test_other_groups_and_seeds_go_on_from_what_is_there(
 def test_generators_are_trained_once_for_all_cells_that_need_them(
     study: Study, results: Results
 ) -> None:
-    made = sorted(
-        str(path.parent.relative_to(study.run_dir)).removeprefix("variants/")
+    """What looks at the test along its way is one of them, though the cells share a study."""
+    made = {
+        str(path.parent.relative_to(study.run_dir))
         for path in study.run_dir.rglob("01_generation/*/made.json")
-    )
-    own = ["01_generation/cola", "01_generation/cross-video"]
-    own += ["variants/evaluate_every-1_select-best-on-test/01_generation/cross-video"]
-    expected = own + [f"variants/data-seed1/{name}" for name in own]
-    assert made == sorted(name.removeprefix("variants/") for name in expected)
+    }
+    own = {"01_generation/cola", "01_generation/cross-video"}
+    best = f"{BEST}/01_generation/cross-video"
+    other = {f"variants/data-seed1/{name}" for name in (*own, best)}
+    assert made == {*own, f"variants/unseen/{best}", *other}
+
+
+@pytest.mark.parametrize(("seed", "place"), [(0, "unseen"), (1, "data-seed1")])
+def test_thresholds_of_ema_labels_share_the_first_phase(
+    study: Study, seed: int, place: str
+) -> None:
+    """Though the run's own student looks at the test along its way, and they do not."""
+    cells = [cell for cell in grid.cells(study.settings, ["EMA threshold"]) if cell.changes]
+    assert len(cells) == 4
+    studies = [of_cell(of_seed(study, seed), cell) for cell in cells]
+    first = {one.student_product("selected", "phase_one").folder for one in studies}
+    assert first == {study.run_dir / "variants" / place / "03_training/selected_phase_one"}
+    assert len({one.student_product("selected", "ema").folder for one in studies}) == 4
+
+
+def test_settings_of_the_same_name_in_two_sections_have_folders_of_their_own(study: Study) -> None:
+    best = {"evaluate_every": 1, "select": "best-on-test"}
+    cells = [
+        Cell("", "", "student", {f"{section}.{name}": value for name, value in best.items()})
+        for section in ("generation", "student")
+    ]
+    folders = [of_cell(study, cell).run_dir.name for cell in cells]
+    assert folders[0] == Path(BEST).name
+    assert folders[1] == Path(BEST).name.replace("generation.", "student.")
 
 
 # --- what looks at the test -----------------------------------------------------------------------

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -86,6 +88,19 @@ def test_kinds_are_stacked_to_the_whole() -> None:
     assert [line.get_color() for line in marks] == [
         colour_of(name) for name in rows["generator"] for _ in range(3)
     ]
+
+
+def test_equal_measures_of_labels_do_not_hide_each_other() -> None:
+    rows = generator_rows()
+    rows[[*MEASURES]] = 0.4
+    figure = drawn(plot_generator_labels(rows))
+    right = figure.axes[1]
+    lines = [line for line in right.lines if line.get_marker() != "None"]
+    heights = [right.transData.transform(line.get_xydata()[0])[1] for line in lines]
+    sizes = [line.get_markersize() * figure.dpi / 72 for line in lines]
+    order = sorted(range(len(lines)), key=heights.__getitem__)
+    for low, high in pairwise(order):
+        assert heights[high] - heights[low] > (sizes[low] + sizes[high]) / 2
 
 
 def test_long_names_of_generators_fit() -> None:
@@ -216,11 +231,26 @@ def test_differences_of_videos_and_the_chosen_ones() -> None:
     assert to_hex(bars[1].get_facecolor()).upper() == COLOURS["CoLA"]
     assert to_hex(bars[4].get_facecolor()).upper() == COLOURS["student + EMA"]
     assert bars[0].get_alpha() < bars[1].get_alpha() == 1
-    marks = [line.get_xydata()[0].tolist() for line in axes.lines if line.get_marker() == "v"]
-    assert marks == [[1, -20], [2, 0], [4, 30]]
-    assert texts(axes) == ["10th", "50th", "90th"]
+    # Each chosen bar's end has a triangle that points at it and its percentile behind, over no bar.
+    assert [mark.xy for mark in axes.texts] == [(1, -20), (2, 0), (4, 30)]
+    assert texts(axes) == ["▲\n10th", "50th\n▼", "90th\n▼"]
+    boxes = [mark.get_window_extent() for mark in axes.texts]
+    assert not any(box.overlaps(bar.get_window_extent()) for box in boxes for bar in axes.patches)
+    assert all(figure.bbox.containsy(y) for box in boxes for y in (box.y0, box.y1))
     assert "(2 without one)" in axes.get_xlabel()
     assert legend_fits(figure)
+
+
+def test_only_the_kinds_of_bars_that_there_are_are_in_the_legend() -> None:
+    """And videos without a difference have their place on the axis."""
+    table, chosen = video_table()
+    table["difference"] = [-50.0, -20.0, -10.0, 0.0, 0.0]
+    figure = drawn(plot_video_differences(table, chosen, "student + EMA", "CoLA"))
+    assert legend(figure) == ["CoLA finds more", "CoLA finds more (long, or few actions)"]
+    low, high = figure.axes[0].get_xlim()
+    assert low < 0 < 4 < high
+    top = figure.axes[0].texts[-1].get_window_extent().y1
+    assert top <= figure.axes[0].get_window_extent().y1
 
 
 def layers() -> dict[str, pd.DataFrame]:

@@ -24,11 +24,13 @@ from distributed import Client
 from training_helpers import TINY
 
 from fustal_core import jobs, stages
+from fustal_core.ablation import measurement_job
 from fustal_core.annotations import DataError
 from fustal_core.config import SettingsError, make_settings
 from fustal_core.files import load_checkpoint
 from fustal_core.jobs import Job, JobError
 from fustal_core.locks import making_lock
+from fustal_core.naming import GENERATORS
 from fustal_core.progress import VARIABLE, say_note, show_progress
 from fustal_core.rundir import Product, RunDirectoryError
 from fustal_core.stages import Study, open_study
@@ -115,6 +117,12 @@ def talk(seconds: float) -> None:
         progress(3, 10, "sheep")
         say_note("one was black")
         time.sleep(seconds)
+
+
+def write_line(path: Path, line: str) -> None:
+    with path.open("a") as file:
+        file.write(f"{line}\n")
+    time.sleep(0.3)
 
 
 def touch(path: Path) -> None:
@@ -232,6 +240,20 @@ def test_every_job_comes_after_those_it_needs(tmp_path: Path) -> None:
     assert {"seed 0: acm-net", "seed 0: hr-pro-snippet"} <= set(names(found))
 
 
+def test_who_opened_the_run_directory_says_in_it_with_what(
+    reference: Study, cluster: str, tmp_path: Path
+) -> None:
+    """Workers do not, whose machines may be other ones; but of data that only they have made."""
+    study = a_study(tmp_path)
+    jobs.make(wanted(study)[:1], workers=1)
+    path = tmp_path / "provenance.json"
+    path.write_text("as it was opened")
+    jobs.make(wanted(study), scheduler=cluster)
+    assert path.read_text() == "as it was opened"
+    other = tmp_path / "variants/data-seed1/provenance.json"
+    assert json.loads(other.read_text())["seed"] == 1
+
+
 def test_jobs_name_the_products_of_the_study(reference: Study) -> None:
     """The job is done when what the study looks for is there; the truth needs no generator."""
     for labels in ("selected", "truth", "raw"):
@@ -260,6 +282,48 @@ def test_a_generator_that_is_gone_is_made_before_the_students_that_ask_for_it(
     assert len(found) == 3
 
 
+def test_the_longest_chain_that_waits_for_a_job(tmp_path: Path) -> None:
+    """Worked by hand: of a diamond, a chain of two and a job alone."""
+    root = a_job(tmp_path, die, "root", work=1.0)
+    left = a_job(tmp_path, die, "left", after=(root,), work=5.0)
+    right = a_job(tmp_path, die, "right", after=(root,), work=2.0)
+    end = a_job(tmp_path, die, "end", after=(left, right, root), work=0.5)
+    first = a_job(tmp_path, die, "first", work=0.0)
+    then = a_job(tmp_path, die, "then", after=(first,), work=9.0)
+    alone = a_job(tmp_path, die, "alone", work=3.0)
+    missing = [root, alone, left, right, end, first, then]
+    assert jobs.chain_works(missing) == [6.5, 3.0, 5.5, 2.5, 0.5, 9.0, 9.0]
+    assert jobs.chain_works([]) == []
+
+
+def test_what_takes_how_long(tmp_path: Path) -> None:
+    """A student more than any generator, which takes more than a measurement; none takes none."""
+    study = a_study(tmp_path, **{"student.epochs": 4, "student.switch_epoch": 3})
+    generators = [jobs.generation(study, method).work for method in GENERATORS]
+    plain, ema = [jobs.student(study, distill=distill) for distill in (False, True)]
+    assert plain.work == ema.work == plain.after[0].work / 3
+    assert plain.work + plain.after[0].work > max(generators)
+    measuring = measurement_job(study, "student", "selected")
+    assert 0 < measuring.work < min(*generators, plain.work)
+
+
+def test_the_longest_chain_is_begun_first(tmp_path: Path) -> None:
+    """By one worker, whatever the order of the list; jobs of the same length in its order."""
+    log = tmp_path / "log"
+    a, b, c, d, long = (
+        a_job(tmp_path, partial(write_line, log, name), name, work=work)
+        for name, work in {"a": 1.0, "b": 1.0, "c": 2.0, "d": 0.1, "long": 1.0}.items()
+    )
+    blocking = a_job(tmp_path, partial(time.sleep, 1), "blocking", work=99.0)
+    last = a_job(tmp_path, partial(write_line, log, "last"), "last", after=(long,), work=5.0)
+    with jobs.local_cluster(1) as address:
+        jobs.make([blocking, a, b, c, d, last], scheduler=address)
+    order = log.read_text().split()
+    assert order.index("long") < order.index("last") < 3  # a worker has its next job at hand
+    order.remove("last")
+    assert order == ["long", "c", "a", "b", "d"]
+
+
 class FakeClient:
     """Remembers what it is asked to submit."""
 
@@ -267,9 +331,9 @@ class FakeClient:
         self.submitted: list[SimpleNamespace] = []
 
     def submit(
-        self, function: Callable, job: Job, before: list, code: str, **options: Any
+        self, function: Callable, job: Job, before: list, code: str, topic: str, **options: Any
     ) -> object:
-        sent = SimpleNamespace(job=job, before=before, code=code, future=object(), **options)
+        sent = SimpleNamespace(job=job, before=before, topic=topic, future=object(), **options)
         self.submitted.append(sent)
         return sent.future
 
@@ -278,22 +342,27 @@ def test_what_is_submitted(tmp_path: Path) -> None:
     """Each waits for the futures of those before it, and takes a GPU where the study has one."""
     study = a_study(tmp_path / "a")
     client = FakeClient()
-    waiting = jobs._submitted(client, jobs.missing_of(wanted(study)))
+    waiting = jobs._submitted(client, jobs.missing_of(wanted(study)), "topic")
     generation, first, plain, ema, cola, other = client.submitted
     assert waiting == {sent.future: sent.job.name for sent in client.submitted}
     assert generation.before == cola.before == other.before == []
     assert first.before == [generation.future]
     assert plain.before == ema.before == [first.future, generation.future]
     assert all(sent.resources is None for sent in client.submitted)
-    assert [sent.priority for sent in client.submitted] == [0, -1, -2, -3, -4, -5]
+    # One minute of the generator and three of each student, of which half is the first phase.
+    priorities = [sent.priority for sent in client.submitted]
+    assert priorities == pytest.approx([4.0, 3.0, 1.5, 1.5, 1.0, 1.0], abs=1e-4)
+    assert sorted(priorities, reverse=True) == priorities
+    assert len(set(priorities)) == 6
+    assert {sent.topic for sent in client.submitted} == {"topic"}
     # What is sent is the job alone, and no other run directory's job is taken for it.
     assert all(sent.job.after == () for sent in client.submitted)
-    jobs._submitted(client, jobs.missing_of(wanted(a_study(tmp_path / "b"))))
+    jobs._submitted(client, jobs.missing_of(wanted(a_study(tmp_path / "b"))), "topic")
     assert len({sent.key for sent in client.submitted}) == 12
 
     study.device = "cuda"
     gpu = FakeClient()
-    jobs._submitted(gpu, jobs.missing_of([jobs.student(study)]))
+    jobs._submitted(gpu, jobs.missing_of([jobs.student(study)]), "topic")
     assert [sent.resources for sent in gpu.submitted] == [{"GPU": 1}] * 3
 
 
@@ -387,7 +456,7 @@ def test_a_job_that_ends_every_worker_is_named(
         )
         job = a_job(tmp_path, die, "the deadly one")
         after = a_job(tmp_path, partial(touch, tmp_path / "touched"), "later", after=(job,))
-        with pytest.raises(JobError, match=r"the deadly one .*died again and again"):
+        with pytest.raises(JobError, match=r"^the deadly one: its worker died 1 time, .*tcp://"):
             jobs.make([after], scheduler=address)
     assert not (tmp_path / "touched").exists()
 
@@ -462,6 +531,26 @@ def test_what_jobs_do_is_reported_with_their_names(
     assert any("second: counting: 3/10 sheep" in line for line in doing)
     for name in ("first", "second"):
         assert lines.count(f"note: {name}: one was black") == 1
+
+
+def test_two_runs_at_one_scheduler_do_not_hear_each_other(
+    cluster: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each is told of its own jobs; one job is called so."""
+    monkeypatch.setenv(VARIABLE, str(tmp_path / "mine"))
+    with Client(cluster) as other:
+        theirs = a_job(tmp_path, partial(talk, 3), "theirs")
+        waiting = jobs._submitted(other, [theirs], "of-another-run")
+        jobs.make([a_job(tmp_path, partial(talk, 1), "mine")], scheduler=cluster)
+        assert list(waiting.values()) == ["theirs"]
+        for future in waiting:
+            future.result()
+        heard = [line for _, (_, line) in other.get_events("of-another-run")]
+    assert "note: one was black" in heard
+    lines = (tmp_path / "mine").read_text().splitlines()
+    assert lines[-1] == "1 job: 1/1"
+    assert "note: mine: one was black" in lines
+    assert not [line for line in lines if "theirs" in line]
 
 
 def test_workers_listen_to_this_machine_alone(cluster: str) -> None:

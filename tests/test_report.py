@@ -25,13 +25,14 @@ from report_helpers import (
 
 from fustal_core import cli_report, rundir
 from fustal_core.annotations import DataError
+from fustal_core.claims import COLUMNS
 from fustal_core.config import SettingsError, make_settings
 from fustal_core.report import all_claims, collect_run
 from fustal_core.report_notebook import read_notebook
 from fustal_core.report_page import fit_pictures, render_page
 from fustal_core.report_section import Figure, Picture, Section, Table, read_table
 from fustal_core.report_tables import MAX_ROWS, Cell, view_table
-from fustal_core.report_text import ReportMarkdown
+from fustal_core.report_text import ReportMarkdown, stand_alone
 
 
 @pytest.fixture
@@ -60,6 +61,42 @@ def test_figures_have_heading_and_caption_of_the_next_prose(run: Path) -> None:
     assert section.notes == []
 
 
+@pytest.mark.parametrize(
+    ("paragraph", "left"),
+    [
+        ("*What to see*: a line. The next cell puts numbers on it.", "*What to see*: a line."),
+        ("Is it up? In JupyterLab, change it and run the cell again. So!", "Is it up? So!"),
+        ("Look left (the printed line has the gain), and right.", "Look left, and right."),
+        ("Do they win (the table below)? How far (the table again)?", "Do they win? How far?"),
+        ("Coloured cells lie above 0.5 (as printed): see the last cell.", None),
+        ("Those of the next panel (2 of 3), e.g. this one.", None),
+        ("The next cell counts them.", ""),
+    ],
+)
+def test_text_of_a_page_sends_nobody_to_cells(paragraph: str, left: str | None) -> None:
+    """What is about cells goes, what else has these words stays."""
+    expected = paragraph.replace(" (as printed)", "") if left is None else left
+    assert stand_alone(paragraph) == expected
+
+
+def test_captions_of_the_study_send_nobody_to_cells(tmp_path: Path) -> None:
+    """And they are the notebooks' own but for that."""
+    found = {}
+    for path in (rundir.project_root() / "notebooks").glob("*.ipynb"):
+        notebook = read_notebook(path)
+        found[path.stem] = [notebook.lead, *(one.caption for one in notebook.kept)]
+    assert len(found) == 8
+    captions = [text for texts in found.values() for text in texts if text]
+    assert len(captions) > 40
+    words = ("next cell", "cell again", "JupyterLab", "printed")
+    assert not [text for text in captions if any(word in text for word in words)]
+    for text in captions:
+        # No sentence was cut in two.
+        assert text.count("(") == text.count(")")
+        assert text.count("$") % 2 == 0
+        assert text[-1] in ".?!)"
+
+
 def test_tables_are_in_the_notebooks_order_and_two_stand_apart(run: Path) -> None:
     report = collect_run(run)
     assert [item.file for item in report.sections[1].items] == [
@@ -83,6 +120,21 @@ def test_claims_of_all_notebooks_are_one_table(run: Path) -> None:
     assert table["notebook"].tolist() == [FIRST] * 4 + [SECOND]
     assert table["interval"].tolist() == [""] * 4 + ["[0.5, 1.5]"]
     assert all_claims([Section("a", "a")]).empty
+
+
+def test_headings_of_the_claims_say_what_stands_below_them(run: Path) -> None:
+    """On wide pages, beside each cell on narrow ones, and in a notebook's own table."""
+    text = f"{','.join(COLUMNS)}\nit helps,stage 1,+1.0,none,yes,ours,1\n"
+    for notebook in (FIRST, SECOND):
+        (run / notebook / "claims.csv").write_text(text, encoding="utf-8")
+    page = render_page(collect_run(run))
+    expected = ["claim", "said in", "measured here", "interval", "holds here", "data", "seeds"]
+    claims, first = page.split("<table")[1], page.partition(f'id="{FIRST}"')[2]
+    for table in (claims, first.split("<table")[1]):
+        found = re.findall(r"<th [^>]*>([^<]+)</th>", table.partition("</thead>")[0])
+        assert found[:7] == expected
+    beside = re.findall(r'data-label="([^"]+)"', claims)
+    assert beside[:7] == expected
 
 
 def test_the_runs_own_table_of_claims_is_shown_while_it_is_of_these_notebooks(run: Path) -> None:

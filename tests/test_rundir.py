@@ -29,8 +29,10 @@ from fustal_core.rundir import (
     hash_of,
     project_root,
     resolve_data,
+    with_recorded_extent,
     write_provenance,
 )
+from fustal_core.stages import open_study
 
 SETTINGS = make_settings(profile="smoke")
 OTHER = make_settings(profile="smoke", overrides={"generation.iterations": 7})
@@ -64,6 +66,38 @@ def test_force_takes_over(tmp_path: Path) -> None:
     claim_run_dir(tmp_path, SETTINGS)
     claim_run_dir(tmp_path, OTHER, force=True)
     assert read_settings(tmp_path / "config.json") == OTHER
+
+
+def test_opening_keeps_how_much_a_directory_tries(tmp_path: Path) -> None:
+    """Unless something else is asked for; and what was recorded is what the study does."""
+    whole = {"ablation.groups": "all", "ablation.seeds": "0:5", "analysis.difficulty_seeds": "3"}
+    grid = make_settings(profile="smoke", overrides=whole)
+    claim_run_dir(tmp_path, grid)
+    before = (tmp_path / "config.json").stat()
+    opened = open_study(profile="smoke", run_dir=tmp_path)
+    assert opened.settings == grid
+    after = (tmp_path / "config.json").stat()
+    assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+    fewer = open_study(profile="smoke", run_dir=tmp_path, overrides={"ablation.seeds": "4"})
+    expected = make_settings(profile="smoke", overrides=whole | {"ablation.seeds": "4"})
+    assert fewer.settings == expected == read_settings(tmp_path / "config.json")
+    taken_over = open_study(profile="smoke", run_dir=tmp_path, force=True)
+    assert taken_over.settings == SETTINGS == read_settings(tmp_path / "config.json")
+
+
+def test_how_much_is_tried_is_all_that_is_taken_from_a_directory(tmp_path: Path) -> None:
+    assert with_recorded_extent(tmp_path, SETTINGS, ()) == SETTINGS
+    claim_run_dir(tmp_path, make_settings(profile="quick", overrides={"ablation.seeds": "7"}))
+    found = with_recorded_extent(tmp_path, OTHER, ("ablation.resamples",))
+    assert found.ablation.seeds == (7,)
+    assert found.ablation.resamples == OTHER.ablation.resamples != 400
+    assert found.analysis == make_settings(profile="quick").analysis
+    same = {"ablation": OTHER.ablation, "analysis": OTHER.analysis}
+    assert found.model_copy(update=same) == OTHER
+    with pytest.raises(RunDirectoryError, match="other settings"):
+        open_study(profile="smoke", run_dir=tmp_path)
+    (tmp_path / "config.json").write_text("{")
+    assert with_recorded_extent(tmp_path, SETTINGS, ()) == SETTINGS
 
 
 def test_an_unreadable_configuration_needs_force(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -20,6 +21,7 @@ from training_helpers import TINY, assert_same_weights
 from fustal_core import comparison, making, stages
 from fustal_core.annotations import DataError
 from fustal_core.config import SettingsError, make_settings
+from fustal_core.files import load_checkpoint
 from fustal_core.generation import propose
 from fustal_core.label_cost import on_share
 from fustal_core.locks import RunDirectoryBusyError, making_lock
@@ -36,6 +38,7 @@ POINTS = {"hr-pro-snippet", "hr-pro"}
 PHASES = ("phase_one", "plain", "ema")
 STUDENTS = {f"{labels} {phase}" for labels in ("selected", "raw") for phase in PHASES}
 TRUTH = {f"truth {phase}" for phase in PHASES}
+FIRST_PHASES = {f"{labels} phase_one" for labels in ("selected", "raw", "truth")}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -114,9 +117,21 @@ def weights(study: Study, method: str) -> bytes:
         ({"selection.iou_threshold": 0.3}, STUDENTS),
         (
             {"student.epochs": 3},
-            {*STUDENTS, *TRUTH} - {"selected phase_one", "raw phase_one", "truth phase_one"},
+            {*STUDENTS, *TRUTH} - FIRST_PHASES,
         ),
         ({"student.width": 16}, {*STUDENTS, *TRUTH}),
+        ({"student.learning_rate": 0.01}, {*STUDENTS, *TRUTH}),
+        ({"student.ema_decay": 0.5}, {*STUDENTS, *TRUTH}),
+        # What only the distillation or the detection reads: nothing is measured along these students.
+        ({"student.ema_label_threshold": 0.2}, {*STUDENTS, *TRUTH} - FIRST_PHASES),
+        (
+            {"student.nms_sigma": 0.2, "student.max_detections": 7},
+            {*STUDENTS, *TRUTH} - FIRST_PHASES,
+        ),
+        (
+            {"student.nms_sigma": 0.2, "student.evaluate_every": 1},
+            {*STUDENTS, *TRUTH} - {"raw phase_one", "truth phase_one"},
+        ),
         ({"generation.method": "ftcl", "ftcl.epochs": 2}, {"ftcl", *STUDENTS}),
     ],
 )
@@ -395,6 +410,58 @@ def test_what_is_not_measured_changes_no_training(base: Study) -> None:
     first = base.dataset.video_names("test")[0]
     own, theirs = products(measuring(base, exclude=first)), products(base)
     assert own == theirs
+
+
+def test_one_first_phase_serves_all_thresholds_of_ema_labels(
+    base: Study, unmade: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In siblings through their base; with the bits that a study of that threshold alone has."""
+    trained: list[Path] = []
+    train = stages.run_student_training
+
+    def remember(study: Study, settings: Any, labels: Any, product: Product, *rest: Any) -> Any:
+        trained.append(product.folder)
+        return train(study, settings, labels, product, *rest)
+
+    monkeypatch.setattr(stages, "run_student_training", remember)
+    thresholds = [
+        unmade.variant(f"t{value}", overrides={"student.ema_label_threshold": value})
+        for value in (0.0, 0.9)
+    ]
+    first, second = [study.phase_one("truth") for study in thresholds]
+    assert first == second == unmade.phase_one("truth")
+    assert trained == [unmade.run_dir / "03_training/truth_phase_one"]
+    found = [study.student("truth", distill=True).ema_labels for study in thresholds]
+    assert (found[1]["score"] <= 0.9).all() or len(found[1]) < len(found[0])
+    assert found[0]["score"].max() > 0
+    assert not found[0].equals(found[1])
+    slower = unmade.variant("lr", overrides={"student.learning_rate": 1e-4})
+    assert slower.phase_one("truth") != first
+    states = [
+        load_checkpoint(base_or_own, None) for base_or_own in (first, base.phase_one("truth"))
+    ]
+    for name, value in states[0]["model"].items():
+        assert torch.equal(value, states[1]["model"][name]), name
+
+
+def test_ambiguous_intervals_are_known_by_what_they_say(base: Study, tmp_path: Path) -> None:
+    """Not by where their file lies, nor by how it is written."""
+    video = base.dataset.video_names("test")[0]
+    lines = {"a": f"{video} 1 2\n", "b": f"\n{video}  1.0 2.0", "c": f"{video} 1 3\n"}
+    for name, line in lines.items():
+        (tmp_path / name).write_text(line)
+    every = {"hr_pro.evaluate_every": 2, "student.evaluate_every": 1}
+    own = {
+        name: products(
+            base.variant("v", overrides={**every, "evaluation.ambiguous": str(tmp_path / name)})
+        )
+        for name in lines
+    }
+    assert own["a"] == own["b"]
+    along = products(base.variant("v", overrides=every))
+    measured = {*POINTS, *(f"selected {phase}" for phase in PHASES)}
+    for other in (own["c"], along):
+        assert {name for name in other if other[name].key != own["a"][name].key} == measured
 
 
 def test_what_is_measured_along_a_training_is_part_of_it(base: Study) -> None:
