@@ -27,6 +27,9 @@ from fustal_core.progress import Progress
 from fustal_core.student_inference import detect_batch, in_order, length_batches
 from fustal_core.weights import Clock, LoadedModel
 
+POSITIONS_HELD = 16_384
+"""Snippets of videos whose features are in memory at a time, unless one video has more."""
+
 
 def is_positive(value: object) -> bool:
     """Whether something is a finite number above 0."""
@@ -200,7 +203,7 @@ def _propose(model: LoadedModel, videos: _Videos, progress: Progress | None) -> 
 def _detect(model: LoadedModel, videos: _Videos, progress: Progress | None) -> pd.DataFrame:
     frames, done = [], 0
     device = next(model.model.parameters()).device
-    for names in length_batches(videos.lengths, model.settings):
+    for names in length_batches(videos.lengths, model.settings, POSITIONS_HELD):
         frames.append(
             detect_batch(
                 model.model,

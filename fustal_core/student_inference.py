@@ -21,8 +21,11 @@ if TYPE_CHECKING:
     from fustal_core.data import Dataset
     from fustal_core.stage_settings import StudentSettings
 
-POSITIONS_PER_BATCH = 16_384
-NMS_CHUNK = 2**17
+POSITIONS_PER_BATCH = 2**18
+"""Of videos whose candidates are suppressed together: the more, the fewer steps in all."""
+POSITIONS_PER_PASS = {"cpu": 4096, "cuda": 32_768}
+"""That go through the network at once; on a CPU so few that what it computes stays in the cache."""
+NMS_CHUNK = {"cpu": 2**16, "cuda": 2**21}
 """Places (groups times segments) that one call of the batched soft-NMS works on."""
 
 
@@ -86,7 +89,7 @@ def suppress(found: Found, settings: StudentSettings) -> Found:
     _, group_of, sizes = torch.unique_consecutive(group, return_inverse=True, return_counts=True)
     place = torch.arange(len(found), device=group.device) - (sizes.cumsum(0) - sizes)[group_of]
     parts = []
-    for groups, width in _chunks(sizes):
+    for groups, width in _chunks(sizes, NMS_CHUNK[group.device.type]):
         row = torch.full_like(sizes, -1)
         row[groups] = torch.arange(len(groups), device=row.device)
         parts.append(_suppress_groups(found, row[group_of], place, width, settings))
@@ -94,13 +97,13 @@ def suppress(found: Found, settings: StudentSettings) -> Found:
     return _best_per_video(Found(*(torch.cat(field) for field in fields)), settings.max_detections)
 
 
-def _chunks(sizes: Tensor) -> Iterator[tuple[Tensor, int]]:
+def _chunks(sizes: Tensor, places: int) -> Iterator[tuple[Tensor, int]]:
     """Groups of similar size together, largest first: (indices of groups, largest size)."""
     order = torch.argsort(sizes, descending=True)
     start = 0
     while start < len(order):
         width = int(sizes[order[start]])
-        count = max(1, NMS_CHUNK // width)
+        count = max(1, places // width)
         yield order[start : start + count], width
         start += count
 
@@ -194,7 +197,7 @@ def detect_batch(
     *,
     device: torch.device | str = "cpu",
 ) -> pd.DataFrame:
-    """Detections in some videos of a store, as one batch, in the columns of :func:`detect`.
+    """Detections in some videos of a store, suppressed together, in the columns of :func:`detect`.
 
     Args:
         model: put into eval mode.
@@ -205,10 +208,27 @@ def detect_batch(
         settings: of the student.
         device: where the model is.
     """
-    features = [store[name] for name in names]
-    output = model.eval()(*pad_features(features, settings, torch.device(device)))
-    found = suppress(find_candidates(output, settings), settings)
+    device, model = torch.device(device), model.eval()
+    lengths = {name: store.num_snippets(name) for name in names}
+    passes = list(length_batches(lengths, settings, POSITIONS_PER_PASS[device.type]))
+    parts = []
+    for own in passes:
+        output = model(*pad_features([store[name] for name in own], settings, device))
+        parts.append(find_candidates(output, settings))
+    names = [name for own in passes for name in own]
+    found = suppress(_side_by_side(parts, [len(own) for own in passes]), settings)
     return _to_frame(found, names, store, classes, durations_s)
+
+
+def _side_by_side(parts: list[Found], counts: list[int]) -> Found:
+    """What was found in some batches of so many videos each, as if they had been one batch."""
+    firsts = [sum(counts[:i]) for i in range(len(counts))]
+    return Found(
+        torch.cat([part.video + first for part, first in zip(parts, firsts, strict=True)]),
+        torch.cat([part.label for part in parts]),
+        torch.cat([part.segments for part in parts]),
+        torch.cat([part.scores for part in parts]),
+    )
 
 
 def in_order(frames: list[pd.DataFrame], videos: list[str]) -> pd.DataFrame:
@@ -218,20 +238,24 @@ def in_order(frames: list[pd.DataFrame], videos: list[str]) -> pd.DataFrame:
     return table.iloc[np.argsort(place, kind="stable")].reset_index(drop=True)
 
 
-def length_batches(lengths: Mapping[str, int], settings: StudentSettings) -> Iterator[list[str]]:
+def length_batches(
+    lengths: Mapping[str, int], settings: StudentSettings, positions: int | None = None
+) -> Iterator[list[str]]:
     """Videos of similar length together, longest first, so that little padding is computed.
 
     Args:
         lengths: snippets of each video; the order of the videos does not matter.
         settings: of the student.
+        positions: of a batch at most, unless one video has more; None: ``POSITIONS_PER_BATCH``.
     """
+    positions = positions or POSITIONS_PER_BATCH
     names = sorted(lengths, key=lambda name: (-lengths[name], name))
     start = 0
     while start < len(names):
         longest = lengths[names[start]]
         if settings.global_mean == "padded":
             longest = max(longest, settings.max_length)
-        count = max(1, POSITIONS_PER_BATCH // longest)
+        count = max(1, positions // longest)
         if settings.global_mean == "padded" and longest > settings.max_length:
             count = 1  # every video beyond max_length is padded to its own multiple, as released
         yield names[start : start + count]

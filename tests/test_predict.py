@@ -227,7 +227,7 @@ class Counted(Mapping):
 def test_features_are_held_a_few_at_a_time(
     run: Run, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fustal_core.student_inference.POSITIONS_PER_BATCH", 80)
+    monkeypatch.setattr("fustal_core.predict.POSITIONS_HELD", 80)
     features, calls = Counted(30), []
     found = predict(
         run.model(name), features, progress=lambda done, total, _: calls.append((done, total))
