@@ -166,6 +166,11 @@ def test_initial_weights_come_from_the_generator_alone() -> None:
     assert not torch.equal(first, weights(2))
 
 
+def moves(parameter: Tensor) -> bool:
+    """Whether it has a gradient that is not 0."""
+    return parameter.grad is not None and bool(parameter.grad.any())
+
+
 @pytest.mark.parametrize(("std", "alive"), [(0.0, False), (0.1, True)])
 def test_depthwise_weights_that_start_at_zero_never_move(std: float, alive: bool) -> None:
     model = TriDet(5, 3, small_settings(depthwise_std=std), torch.Generator().manual_seed(0))
@@ -173,11 +178,46 @@ def test_depthwise_weights_that_start_at_zero_never_move(std: float, alive: bool
     (output.class_logits.square().sum() + output.offsets.sum()).backward()
     for block in [*model.stem, *model.branch]:
         for conv in (block.psi, block.convw, block.convkw):
-            assert bool(conv.weight.grad.any()) is alive
-            assert bool(conv.bias.grad.any()) is alive
+            assert moves(conv.weight) is alive
+            assert moves(conv.bias) is alive
         if not alive:
-            assert not block.fc.weight.grad.any()
-            assert not block.global_fc.weight.grad.any()
+            assert not moves(block.fc.weight)
+            assert not moves(block.global_fc.weight)
+
+
+@pytest.mark.parametrize(
+    ("where", "moving"),
+    [(None, False), ("fc.weight", False), ("convkw.bias", True), ("psi.bias", True)],
+)
+def test_only_depthwise_weights_that_are_all_zero_are_left_out(
+    where: str | None, moving: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To the bit, and so are all gradients; those of what is left out are 0."""
+    block = SGPBlock(small_settings(), downsample=False)
+    depthwise = ("fc", "global_fc", "psi", "convw", "convkw")
+    layers = [getattr(block, name) for name in depthwise]
+    for layer in layers:
+        nn.init.zeros_(layer.weight)
+        nn.init.zeros_(layer.bias)
+    if where:
+        nn.init.normal_(block.get_parameter(where))
+    x, mask = random_input([12, 9], 12, channels=16)
+    given = x.clone().requires_grad_()
+
+    def outcome() -> list[Tensor]:
+        y, _ = block(given, mask[..., None].float())
+        parameters = [given, *block.parameters()]
+        found = torch.autograd.grad(y.square().sum(), parameters, allow_unused=True)
+        pairs = zip(parameters, found, strict=True)
+        return [y, *(torch.zeros_like(p) if g is None else g for p, g in pairs)]
+
+    ours = outcome()
+    with monkeypatch.context() as patch:
+        patch.setattr(SGPBlock, "_has_depthwise", lambda _: True)
+        whole = outcome()
+    assert all(torch.equal(a, b) for a, b in zip(ours, whole, strict=True))
+    gradients = zip([name for name, _ in block.named_parameters()], ours[2:], strict=True)
+    assert any(bool(g.any()) for name, g in gradients if name.startswith(depthwise)) is moving
 
 
 def test_border_heads_read_detached_features() -> None:
