@@ -169,5 +169,7 @@ def test_bad_result_files_are_refused(results: tuple[Path, Path], tmp_path: Path
 
 
 def test_bench_answers_to_its_name() -> None:
-    assert "--json" in fustal("bench", "--help").stdout
+    answer = fustal("bench", "--help").stdout
+    for option in ("--device", "--growth", "--out", "--json"):
+        assert option in answer
     assert shutil.which("fustal", path=str(Path(sys.executable).parent))

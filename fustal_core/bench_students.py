@@ -1,0 +1,183 @@
+"""The parts of the benchmark around the student: its training step, EMA labels, inference."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fustal_core.bench_case import Case
+from fustal_core.bench_data import Inputs, Sizes, random_dataset
+from fustal_core.data import Dataset
+from fustal_core.distillation import find_ema_labels, make_ema
+from fustal_core.progress import Progress
+from fustal_core.proposals import batched_soft_nms
+from fustal_core.reference_proposals import soft_nms_by_loops
+from fustal_core.reference_student import network_by_levels
+from fustal_core.stage_settings import StudentSettings
+from fustal_core.student import TriDet
+from fustal_core.student_batches import TrainingSet, grid_labels, make_batch
+from fustal_core.student_inference import detect_batch
+from fustal_core.student_training import train_student
+
+STRIDE_FRAMES = 4
+
+
+def student_settings(sizes: Sizes) -> StudentSettings:
+    """The published settings at the given sizes, for one epoch of whole videos."""
+    return StudentSettings(
+        width=sizes.student_width,
+        mlp_width=sizes.student_mlp,
+        max_length=sizes.student_length,
+        batch_size=sizes.student_videos,
+        crop_min=1.0,
+        epochs=1,
+        switch_epoch=1,
+    )
+
+
+def _dataset(inputs: Inputs, batches: int = 1) -> Dataset:
+    sizes = inputs.sizes
+    return random_dataset(
+        sizes.student_videos,
+        batches,
+        sizes.student_length,
+        sizes.student_channels,
+        sizes.classes,
+        STRIDE_FRAMES,
+        inputs.rng,
+        inputs.device,
+    )
+
+
+def _size(sizes: Sizes) -> str:
+    shape = f"{sizes.student_videos} x {sizes.student_length} x {sizes.student_channels}"
+    return f"{shape}, width {sizes.student_width}"
+
+
+def student_step_case(inputs: Inputs) -> Case:
+    """A step of the student on given labels: crops, forward, losses, backward, AdamW, EMA."""
+    settings = student_settings(inputs.sizes)
+    dataset = _dataset(inputs, inputs.sizes.student_steps + 1)
+    labels = dataset.truth("train")
+
+    def steps(progress: Progress) -> None:
+        train_student(
+            settings, dataset, labels, 0, device=inputs.device, distill=False, progress=progress
+        )
+
+    return Case(
+        part="student's training step",
+        size=_size(inputs.sizes),
+        steps=steps,
+        limited_by="matrix products",
+        device=inputs.device,
+    )
+
+
+def student_network_case(inputs: Inputs) -> Case:
+    """The student's network, forward and backward, beside the released form of it."""
+    sizes = replace(inputs.sizes, student_videos=max(1, inputs.sizes.student_videos // 4))
+    dataset = _dataset(replace(inputs, sizes=sizes))
+    model = confident_student(inputs, student_settings(sizes))
+    shape = (sizes.student_videos, sizes.student_length, sizes.student_channels)
+    features = dataset.student_features.array.view(shape)
+    mask = torch.ones(shape[:2], dtype=torch.bool, device=inputs.device)
+
+    def after_backward(found: list[Tensor]) -> list[Tensor]:
+        sum(x.mean() for x in found).backward()
+        model.zero_grad()
+        return [x.detach() for x in found]
+
+    def ours() -> list[Tensor]:
+        output = model(features, mask)
+        heads = (output.class_logits, output.start_logits, output.end_logits)
+        found = (*heads, output.offsets.flatten(2))
+        levels = output.grid.slices()
+        return after_backward([torch.cat([x[:, own] for own in levels], dim=1) for x in found])
+
+    return Case(
+        part="student's network, forward and backward",
+        size=_size(sizes),
+        ours=ours,
+        reference=lambda: after_backward(network_by_levels(model, features, mask)),
+        limited_by="matrix products",
+        device=inputs.device,
+    )
+
+
+def confident_student(inputs: Inputs, settings: StudentSettings) -> TriDet:
+    """A random student whose scores reach from 0 to 1, a few in a hundred above the EMA labels' 0.4."""
+    sizes, rng = inputs.sizes, torch.Generator().manual_seed(0)
+    model = TriDet(sizes.student_channels, sizes.classes, settings, rng)
+    with torch.no_grad():
+        model.class_head.last.weight.mul_(5)
+    return model.to(inputs.device).eval()
+
+
+def ema_labels_case(inputs: Inputs) -> Case:
+    """Labels that the average gives to a training batch."""
+    settings, dataset = student_settings(inputs.sizes), _dataset(inputs)
+    average = make_ema(confident_student(inputs, settings), settings.ema_decay)
+    names, store = dataset.video_names("train"), dataset.student_features
+    given = grid_labels(dataset.truth("train"), store, names, dataset.classes)
+    batch = make_batch(
+        TrainingSet(names, store, dataset.video_labels("train"), given),
+        np.arange(len(names)),
+        settings,
+        inputs.rng,
+        torch.Generator(inputs.device).manual_seed(0),
+        torch.device(inputs.device),
+    )
+    return Case(
+        part="EMA labels of a batch",
+        size=_size(inputs.sizes),
+        ours=lambda: find_ema_labels(average, batch, settings),
+        limited_by="matrix products",
+        device=inputs.device,
+    )
+
+
+def inference_case(inputs: Inputs) -> Case:
+    """Detections in a batch of videos: forward, candidates, soft-NMS, seconds."""
+    settings, dataset = student_settings(inputs.sizes), _dataset(inputs)
+    model = confident_student(inputs, settings)
+    videos: tuple[Any, ...] = (dataset.video_names("train"), dataset.classes)
+    durations_s = dataset.videos["duration_s"]
+    store = dataset.student_features
+    return Case(
+        part="student's inference",
+        size=_size(inputs.sizes),
+        ours=lambda: detect_batch(
+            model, store, *videos, durations_s, settings, device=inputs.device
+        ),
+        limited_by="matrix products",
+        device=inputs.device,
+    )
+
+
+def soft_nms_case(inputs: Inputs) -> Case:
+    """Gaussian soft-NMS of many groups of overlapping segments, in double precision."""
+    sizes, rng = inputs.sizes, inputs.rng
+    sigma = StudentSettings().nms_sigma
+    shape = (sizes.nms_groups, sizes.nms_segments)
+    start = rng.uniform(0, 2000, size=shape)
+    segments = np.stack([start, start + rng.lognormal(4, 1, size=shape)], axis=2)
+    scores = rng.random(shape)
+    tensors = [torch.from_numpy(x).to(inputs.device) for x in (segments, scores)]
+
+    def reference() -> list[Tensor]:
+        pairs = zip(segments, scores, strict=True)
+        found = [soft_nms_by_loops(*pair, sigma) for pair in pairs]
+        return [torch.from_numpy(np.stack(part)) for part in zip(*found, strict=True)]
+
+    return Case(
+        part="batched soft-NMS",
+        size=f"{sizes.nms_groups} groups, {sizes.nms_segments} segments each",
+        ours=lambda: batched_soft_nms(*tensors, sigma, min_score=0.0, max_picks=sizes.nms_segments),
+        reference=reference,
+        device=inputs.device,
+    )
