@@ -12,7 +12,15 @@ from typing import Annotated, Any
 
 import typer
 
-from fustal_core import cli_compare, cli_data, cli_predict, cli_report, cli_results
+from fustal_core import (
+    cli_bench,
+    cli_compare,
+    cli_data,
+    cli_predict,
+    cli_report,
+    cli_results,
+    cli_scale,
+)
 from fustal_core.annotations import DataError
 from fustal_core.config import (
     PROFILES,
@@ -115,13 +123,21 @@ def run(
     from fustal_core.grid import cells
     from fustal_core.jobs import offered, worker_count
     from fustal_core.pipeline import NotebookError, choose_stages, run_notebooks, to_stderr
-    from fustal_core.rundir import claim_run_dir, default_run_dir, resolve_data, torch_device
+    from fustal_core.rundir import (
+        claim_run_dir,
+        default_run_dir,
+        resolve_data,
+        torch_device,
+        with_recorded_extent,
+    )
 
     settings = make_settings(resolve_data(data), profile, seed, overrides)
     torch_device(settings)
-    cells(settings, settings.ablation.groups)  # unknown groups are refused
     chosen = choose_stages(stages or [])
     folder = run_dir or default_run_dir(settings)
+    if not force:
+        settings = with_recorded_extent(folder, settings, overrides)
+    cells(settings, settings.ablation.groups)  # unknown groups are refused
     try:
         refuse_second_run(folder)  # at once, before the data is read
         fingerprint = cli_data.fingerprint_of_sound_data(settings)
@@ -152,6 +168,8 @@ app.command()(cli_data.simulate)
 app.command()(cli_predict.predict)
 app.command()(cli_results.evaluate)
 app.command()(cli_results.audit)
+app.command()(cli_scale.scale)
+app.command()(cli_bench.bench)
 
 
 @app.command()
@@ -159,19 +177,6 @@ def settings() -> None:
     """List every setting that --set can override, with its meaning."""
     for name, description in setting_names().items():
         print(f"{name:36}{description}")
-
-
-@app.command()
-def bench(
-    json_: Annotated[bool, typer.Option("--json", help="Print JSON for machines.")] = False,
-) -> None:
-    """Time the hot parts next to plain reference implementations, in one run on this machine."""
-    from fustal_core.bench import run_benchmark
-    from fustal_core.progress import show_progress
-
-    with show_progress("timing") as progress:
-        table = run_benchmark(progress)
-    print(table.to_json(orient="records", indent=1) if json_ else table.to_string(index=False))
 
 
 @app.command()

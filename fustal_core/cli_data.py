@@ -108,6 +108,7 @@ def simulate(
 
 
 _WITHOUT_ANNOTATIONS = ("num_classes", "train_videos", "test_videos", "max_video_s")
+_WITHOUT_ANNOTATIONS += ("action_share", "actions_per_video", "video_s")
 
 
 def _simulation_overrides(

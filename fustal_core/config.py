@@ -160,8 +160,8 @@ def parse_overrides(assignments: Iterable[str]) -> dict[str, str]:
 def setting_names() -> dict[str, str]:
     """Every setting that can be overridden, by dotted name, with its description."""
     names = {
-        "constants": "thumos14, activitynet13 or salads50: the data whose constants ACM-Net and "
-        "HR-Pro take",
+        "constants": "thumos14, activitynet13 or salads50: the data whose constants the methods, the "
+        "evaluation and, for ActivityNet, simulated data take",
         "device": "auto, cpu or cuda",
         "trust_pickle": "load object arrays of a data folder, which can run code",
     }

@@ -18,6 +18,7 @@ from fustal_core import jobs
 from fustal_core.config import make_settings
 from fustal_core.figures import AVERAGE, save_figure
 from fustal_core.files import atomic_path, write_json, write_text
+from fustal_core.metrics import average_ranges
 from fustal_core.naming import (
     CEILING,
     FLOOR,
@@ -28,7 +29,7 @@ from fustal_core.naming import (
     display_name,
     supervision_name,
 )
-from fustal_core.published import thumos14
+from fustal_core.published import activitynet13, thumos14
 from fustal_core.quality import assign, pseudo_label_quality
 from fustal_core.results import write_pseudo_labels
 from fustal_core.rundir import default_run_dir, project_root
@@ -50,6 +51,9 @@ MAIN_COLUMNS = [
     "source",
 ]
 
+FURTHER_COLUMNS = ["mAP@0.75", "mAP@0.95", "avg 0.5:0.95"]
+"""What ActivityNet's results are told in besides, where ``evaluation.further_tiou`` measures it."""
+
 STAGE_TWO_IN_CROPS = "IoU-score filter in the crops"
 
 
@@ -70,10 +74,20 @@ def measured_row(study: Study, method: str, supervision: str, detections: pd.Dat
     }
 
 
+def main_columns(study: Study) -> list[str]:
+    """``MAIN_COLUMNS``, with those of ``FURTHER_COLUMNS`` that are measured behind the averages."""
+    further = study.settings.evaluation.further_tiou
+    averages = [f"avg {low:g}:{high:g}" for low, high in average_ranges(further)]
+    measured = {*(f"mAP@{threshold:g}" for threshold in further), *averages}
+    place = MAIN_COLUMNS.index("seeds")
+    added = [column for column in FURTHER_COLUMNS if column in measured]
+    return [*MAIN_COLUMNS[:place], *added, *MAIN_COLUMNS[place:]]
+
+
 def main_results(study: Study) -> pd.DataFrame:
     """Measured rows of all generators and of every step of FuSTAL, then the published rows; percent.
 
-    Columns: ``MAIN_COLUMNS``. Published cells that are not known are NaN.
+    Columns: those of :func:`main_columns`. Published cells that are not known are NaN.
     """
     jobs.make([jobs.generation(study, method) for method in GENERATORS])
     rows = [
@@ -89,11 +103,14 @@ def main_results(study: Study) -> pd.DataFrame:
     rows += [measured_row(study, name, told, found) for name, found in students.items()]
     full = study.student("truth", distill=False).detections
     rows.append(measured_row(study, CEILING, "full", full))
-    published = thumos14().assign(data="THUMOS'14 (real)", origin="published", seeds=pd.NA)
+    columns = main_columns(study)
+    published = thumos14().assign(data="THUMOS'14 (real)")
+    if len(columns) > len(MAIN_COLUMNS):
+        published = pd.concat([activitynet13().assign(data="ActivityNet 1.3 (real)"), published])
+    published = published.assign(origin="published", seeds=pd.NA)
     published["method"] = published["method"] + " [" + published["year"].astype(str) + "]"
     return pd.concat(
-        [pd.DataFrame(rows)[MAIN_COLUMNS], published.reindex(columns=MAIN_COLUMNS)],
-        ignore_index=True,
+        [pd.DataFrame(rows)[columns], published.reindex(columns=columns)], ignore_index=True
     )
 
 

@@ -62,7 +62,7 @@ def refuse_layout(layout: str, settings: SimulatorSettings) -> None:
     """Raise :class:`SettingsError` if a layout is unknown or cannot hold so many channels."""
     if layout not in WRITABLE:
         raise SettingsError(f"unknown layout {layout!r}; allowed: {', '.join(WRITABLE)}")
-    streams = "{stream}" in _contents(layout)["features"]["folder"]
+    streams = "{stream}" in _contents(layout, settings)["features"]["folder"]
     if streams and settings.feature_dim % 2:
         raise SettingsError(
             f"layout {layout} has two streams of as many channels, so simulation.feature_dim must "
@@ -108,7 +108,7 @@ def write_simulation(
     folder = folder.resolve()
     refuse_layout(layout, simulation.settings)
     refuse_occupied(folder)
-    contents = _contents(layout)
+    contents = _contents(layout, simulation.settings)
     with _whole_folder(folder) as partial:
         size = _feature_bytes(simulation, contents)
         if shutil.disk_usage(partial).free < size:
@@ -123,8 +123,12 @@ def write_simulation(
     return size
 
 
-def _contents(layout: str) -> dict[str, Any]:
-    return LAYOUTS[layout] if layout != "own" else _OWN
+def _contents(layout: str, settings: SimulatorSettings) -> dict[str, Any]:
+    """What lies where; one's own layout has one source of features where both models share it."""
+    if layout != "own":
+        return LAYOUTS[layout]
+    left_out = {"student_features"} if settings.shared_features else set()
+    return {key: value for key, value in _OWN.items() if key not in left_out}
 
 
 @contextmanager
@@ -209,13 +213,14 @@ def _annotations(simulation: Simulation, layout: str) -> dict[str, Any]:
     """The content of the annotation file, in the words of the release."""
     spellings, length = _WORDING[layout]
     spelling = dict(zip(SUBSETS, spellings, strict=True))
+    label_ids = {name: index for index, name in enumerate(simulation.classes)}
     database = {}
     for video in simulation.videos:
         segments: list[dict[str, Any]] = []
         for label, start_s, end_s in video.segments:
             segments.append({"label": label, "segment": [start_s, end_s]})
             if layout in _WITH_LABEL_ID:
-                segments[-1]["label_id"] = simulation.classes.index(label)
+                segments[-1]["label_id"] = label_ids[label]
         database[video.name] = {
             "subset": spelling[video.subset],
             "duration": video.duration_s,
@@ -256,7 +261,7 @@ def _dataset_yaml(simulation: Simulation, layout: str) -> str:
     """The description: all of it for one's own layout, else what recognition cannot know."""
     import yaml
 
-    settings, contents = simulation.settings, _contents(layout)
+    settings, contents = simulation.settings, _contents(layout, simulation.settings)
     values: dict[str, Any] = {"name": simulation.name, "origin": "simulated"}
     if layout == "own":
         values |= {**contents, "features": {**contents["features"], "fps": settings.fps}}

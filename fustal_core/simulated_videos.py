@@ -1,7 +1,7 @@
 """Which videos a simulation has and what happens in them, before any features are drawn.
 
-They are drawn from the statistics of THUMOS'14 (:mod:`fustal_core.simulated_annotations`), or are
-those of an annotation file.
+They are drawn from the statistics of THUMOS'14 (:mod:`fustal_core.simulated_annotations`), with few
+long actions as in ActivityNet (:mod:`fustal_core.simulated_long`), or are those of an annotation file.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from fustal_core.simulated_annotations import (
     draw_video,
     plan_videos,
 )
+from fustal_core.simulated_long import draw_long_video, plan_long_videos
 from fustal_core.simulator_settings import SimulatorSettings
 
 POINT_SD_FRAMES = 1.0
@@ -55,18 +56,22 @@ class SimulatedVideo:
 
 
 def drawn_videos(settings: SimulatorSettings, seed: int) -> list[SimulatedVideo]:
-    """Videos drawn from the class statistics, training videos first.
+    """Videos drawn from the class statistics, or with few long actions, training videos first.
 
     Each video has random numbers of its own: its place in its subset and the seed decide them, not
     the videos before it.
     """
     statistics, videos = class_statistics(), []
     sizes = {"train": settings.train_videos, "test": settings.test_videos}
+    plan_subset = plan_long_videos if settings.action_share else plan_videos
     for subset, code in _SUBSETS.items():
-        plans = plan_videos(settings.num_classes, subset, sizes[subset])
+        plans = plan_subset(settings.num_classes, subset, sizes[subset])
         for place, plan in enumerate(plans):
             rng = np.random.default_rng([seed, code, place])
-            duration_s, events = draw_video(plan, statistics, settings.max_video_s, rng)
+            if settings.action_share:
+                duration_s, events = draw_long_video(plan, settings, rng)
+            else:
+                duration_s, events = draw_video(plan, statistics, settings.max_video_s, rng)
             video = SimulatedVideo(
                 name=f"sim_{subset}_{place:04d}",
                 subset=subset,

@@ -1,10 +1,10 @@
 """THUMOS'14-like data made on the spot: annotations and features with known truth.
 
-Annotations follow the class statistics of THUMOS'14 (:mod:`fustal_core.simulated_annotations`) or are
-given, features come from a generative model with the difficulties of the real task
-(:mod:`fustal_core.simulated_features`), each with a strength in :class:`SimulatorSettings`. The
-default strengths are calibrated on the baseline alone: CoLA's generator has about the mAP on this
-data that it has on THUMOS'14.
+Annotations follow the class statistics of THUMOS'14 (:mod:`fustal_core.simulated_annotations`), are few
+and long as in ActivityNet (:mod:`fustal_core.simulated_long`), or are given. Features come from a
+generative model with the difficulties of the real task (:mod:`fustal_core.simulated_features`), each
+with a strength in :class:`SimulatorSettings`. The default strengths are calibrated on the baseline
+alone: CoLA's generator has about the mAP on this data that it has on THUMOS'14.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from fustal_core.data import Dataset, FeatureStore
 from fustal_core.points import POINT_COLUMNS
 from fustal_core.progress import Progress
 from fustal_core.simulated_features import World, draw_path, draw_world, map_windows
+from fustal_core.simulated_long import long_class_names
 from fustal_core.simulated_videos import (
     SimulatedVideo,
     annotated_videos,
@@ -82,8 +83,10 @@ def plan_simulation(
     """Draw all of a simulation that comes before its features; see :func:`simulate`."""
     rng = np.random.default_rng([seed, 0])
     if annotations is None:
-        videos, world = drawn_videos(settings, seed), draw_world(settings, rng)
-        return Simulation("THUMOS'14-like", settings, seed, tuple(videos), world)
+        names = long_class_names(settings.num_classes) if settings.action_share else None
+        videos, world = drawn_videos(settings, seed), draw_world(settings, rng, names)
+        name = "ActivityNet-like" if settings.action_share else "THUMOS'14-like"
+        return Simulation(name, settings, seed, tuple(videos), world)
     videos = annotated_videos(annotations, settings, seed)
     labels = sorted({label for video in videos for label in video.classes})
     world = draw_world(settings, rng, labels)
@@ -123,8 +126,7 @@ def simulate(
     """Simulated data, the same to the bit for the same settings and seed on one machine.
 
     Args:
-        settings: with annotations given, ``num_classes``, ``train_videos``, ``test_videos`` and
-            ``max_video_s`` have no meaning.
+        settings: with annotations given, those of classes, videos and actions have no meaning.
         seed: of everything random.
         progress: called as progress(done, total, note).
         annotations: take videos, durations, segments and the student's frame rates from these,
@@ -135,9 +137,9 @@ def simulate(
         DataError: annotations of which no data set can be made, with every problem.
     """
     simulation = plan_simulation(settings, seed, annotations)
-    generator, student = _empty_stores(simulation)
-    for done, (video, coarse, dense) in enumerate(simulated_features(simulation), start=1):
-        for store, features in ((generator, coarse), (student, dense)):
+    stores = _empty_stores(simulation)
+    for done, (video, *arrays) in enumerate(simulated_features(simulation), start=1):
+        for store, features in zip(stores, arrays, strict=False):
             first, count = store.offsets[video.name]
             store.array[first : first + count] = torch.from_numpy(features)
         if progress is not None:
@@ -145,22 +147,25 @@ def simulate(
     videos, segments = videos_frame(simulation.videos), truth_frame(simulation.videos)
     digest = sha256(videos.to_json().encode())
     digest.update(segments.to_json().encode())
-    digest.update(student.array.numpy().data)
+    digest.update(stores[-1].array.numpy().data)
     return Dataset(
         name=simulation.name,
         origin="simulated",
         classes=simulation.classes,
         videos=videos,
         segments=segments,
-        generator_features=generator,
-        student_features=student,
+        generator_features=stores[0],
+        student_features=stores[-1],
         fingerprint=digest.hexdigest(),
         points=draw_points(simulation.videos, seed)[list(POINT_COLUMNS)],
     )
 
 
-def _empty_stores(simulation: Simulation) -> tuple[FeatureStore, FeatureStore]:
-    """Stores of the right size for the generator's and the student's features, to be filled."""
+def _empty_stores(simulation: Simulation) -> list[FeatureStore]:
+    """Stores of the right size for the generator's and the student's features, to be filled.
+
+    One alone where they share it.
+    """
     names = [video.name for video in simulation.videos]
     counts = np.array([simulation.snippet_counts(video) for video in simulation.videos])
     starts = np.cumsum(counts, axis=0) - counts
@@ -169,10 +174,11 @@ def _empty_stores(simulation: Simulation) -> tuple[FeatureStore, FeatureStore]:
         dict.fromkeys(names, settings.fps),
         {video.name: video.fps for video in simulation.videos},
     )
+    strides = (GENERATOR_STRIDE_FRAMES, STUDENT_STRIDE_FRAMES)
     stores = []
-    for column, stride in enumerate((GENERATOR_STRIDE_FRAMES, STUDENT_STRIDE_FRAMES)):
+    for column, stride in enumerate(strides[:1] if settings.shared_features else strides):
         spans = zip(starts[:, column].tolist(), counts[:, column].tolist(), strict=True)
         offsets = dict(zip(names, spans, strict=True))
         array = torch.empty(int(counts[:, column].sum()), settings.feature_dim)
         stores.append(FeatureStore(array, offsets, stride, WINDOW_FRAMES, rates[column]))
-    return stores[0], stores[1]
+    return stores

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Strength = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1)]
+THUMOS_CLASSES = 20
 
 
 class SimulatorSettings(BaseModel):
@@ -19,12 +20,32 @@ class SimulatorSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    num_classes: int = Field(20, ge=1, le=20, description="the first classes of THUMOS'14, by name")
+    num_classes: int = Field(
+        20, ge=1, le=200, description="the first classes of THUMOS'14, by name, or any up to 200"
+    )
     train_videos: int = Field(200, ge=1, description="at least one per class")
     test_videos: int = Field(210, ge=1, description="at least one per class")
     feature_dim: int = Field(128, ge=1, description="feature channels D")
     max_video_s: float = Field(1680.0, ge=20, allow_inf_nan=False, description="longest video, s")
     fps: float = Field(25.0, gt=0, allow_inf_nan=False, description="frames a second")
+    action_share: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="share of a video that its actions take on average, one class a video, as in "
+        "ActivityNet; 0: many short actions, by the statistics of THUMOS'14",
+    )
+    actions_per_video: Strength = Field(
+        0.0, description="actions of a video on average, where action_share is above 0"
+    )
+    video_s: Strength = Field(
+        0.0, description="mean duration of a video in seconds, where action_share is above 0"
+    )
+    shared_features: bool = Field(
+        False,
+        description="the student is given the generator's features too, as where a data set comes "
+        "with one set; else some of a quarter of the stride",
+    )
 
     incompleteness: Share = Field(
         0.5, description="share of an action, on average, that looks like its ends, not its class"
@@ -62,5 +83,19 @@ class SimulatorSettings(BaseModel):
             raise ValueError(
                 f"train_videos and test_videos must be at least num_classes = {self.num_classes}, "
                 f"got {smallest}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _statistics_are_there(self) -> SimulatorSettings:
+        if self.action_share and (self.actions_per_video < 1 or self.video_s < 20):
+            raise ValueError(
+                "action_share needs actions_per_video of at least 1 and video_s of at least 20, "
+                f"got {self.actions_per_video:g} and {self.video_s:g}"
+            )
+        if self.num_classes > THUMOS_CLASSES and not self.action_share:
+            raise ValueError(
+                f"num_classes: THUMOS'14 has statistics of {THUMOS_CLASSES}; more need action_share, "
+                f"got {self.num_classes}"
             )
         return self

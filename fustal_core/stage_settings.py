@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
+TIoU = Annotated[float, Field(gt=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
@@ -284,7 +285,7 @@ class HRProInstanceSettings(TrainingSettings):
 
 
 class EvaluationSettings(FrozenSettings):
-    """What of the test videos is not measured."""
+    """What of the test videos is not measured, and at which tIoU they are measured besides."""
 
     exclude: Annotated[tuple[str, ...], BeforeValidator(_read_names)] = Field(
         (), description="test videos that are left out, separated by commas"
@@ -292,6 +293,11 @@ class EvaluationSettings(FrozenSettings):
     ambiguous: str = Field(
         "",
         description="file of ambiguous intervals (video, start, end in s); what touches one is out",
+    )
+    further_tiou: Annotated[tuple[TIoU, ...], BeforeValidator(_read_thresholds)] = Field(
+        (),
+        description="tIoU thresholds measured besides THUMOS'14's 0.1:0.7, with their average: "
+        "numbers, or LOW:HIGH:STEP; ActivityNet's are 0.5:0.95:0.05",
     )
 
 

@@ -270,9 +270,12 @@ class Study:
     def measure(self, detections: pd.DataFrame) -> dict[str, float]:
         """mAP at tIoU 0.1..0.7 and the three named averages on the test videos, in percent.
 
-        Without the test videos and the detections that ``evaluation.*`` leaves out.
+        Then at the thresholds of ``evaluation.further_tiou`` with their average. Without the test
+        videos and the detections that ``evaluation.*`` leaves out.
         """
-        return map_summary(*self.measured(detections))
+        found, truth = self.measured(detections)
+        further = self.settings.evaluation.further_tiou
+        return map_summary(found, truth) | (map_summary(found, truth, further) if further else {})
 
     def measured(self, detections: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
         """Detections and truth of the test videos without what ``evaluation.*`` leaves out.

@@ -70,3 +70,24 @@ def test_only_fractions_are_shown_in_percent(quality: pd.DataFrame) -> None:
     assert list(table) == ["proposals", "f1@0.3 (%)", "start_error_s"]
     assert table.iloc[1].tolist() == pytest.approx([7, 90, 0.5])
     assert list(table.index[:2]) == [("all proposals", ""), ("EMA labels", "12")]
+
+
+def test_activitynets_columns_stand_behind_the_averages() -> None:
+    assert reporting.main_columns(study_with({})) == reporting.MAIN_COLUMNS
+    columns = reporting.main_columns(study_with({"constants": "activitynet13"}))
+    behind = columns[columns.index("avg 0.1:0.7") + 1 :]
+    assert behind == ["mAP@0.75", "mAP@0.95", "avg 0.5:0.95", "seeds", "source"]
+    some = reporting.main_columns(study_with({"evaluation.further_tiou": "0.5,0.75"}))
+    assert set(some) - set(reporting.MAIN_COLUMNS) == {"mAP@0.75"}
+
+
+def test_further_thresholds_are_measured_besides(tmp_path: Path) -> None:
+    settings = make_settings(profile="smoke", overrides={"constants": "activitynet13"})
+    study = Study(settings, tmp_path)
+    truth = study.dataset.truth("test")
+    lengths_s = truth["t_end"] - truth["t_start"]
+    shorter = truth.assign(t_end=truth["t_start"] + 0.82 * lengths_s, score=1.0)
+    row = study.measure(shorter)
+    assert row["avg 0.1:0.7"] == pytest.approx(100)
+    assert (row["mAP@0.8"], row["mAP@0.85"]) == pytest.approx((100, 0))
+    assert row["avg 0.5:0.95"] == pytest.approx(70)  # 0.5, 0.55 .. 0.8 of ten thresholds

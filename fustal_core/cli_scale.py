@@ -1,0 +1,98 @@
+"""The command ``scale``: how time and memory grow with the data, and what ActivityNet would cost."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from fustal_core.cli_predict import check_writable
+from fustal_core.config import SettingsError, make_settings, parse_overrides
+
+
+def scale(
+    sizes: Annotated[
+        str,
+        typer.Option(help="In THUMOS'14's numbers of videos, three or more, separated by commas."),
+    ] = "1,10,50",
+    out: Annotated[
+        Path,
+        typer.Option(help="Folder for scale.csv, scale.md, scale_estimate.csv and the figure."),
+    ] = Path("figures"),
+    work: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder for the data while they are measured [the system's temporary one]."
+        ),
+    ] = None,
+    measured_in: Annotated[
+        Path | None,
+        typer.Option(
+            "--measured", metavar="FILE", help="Measure nothing: take an earlier scale.csv."
+        ),
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help="Override a setting; see 'settings'."),
+    ] = None,
+) -> None:
+    """Run the pipeline's parts on simulated data of growing size, each size in a fresh process.
+
+    Takes about a quarter of an hour on one thread. A page says how time and memory grow, and what that
+    means for real ActivityNet 1.3.
+    """
+    overrides: dict[str, Any] = parse_overrides(set_ or [])
+    wanted = read_sizes(sizes)
+    make_settings(overrides=overrides)  # refused before the slow imports
+
+    import pandas as pd
+
+    from fustal_core.figures import save_figure
+    from fustal_core.figures_scale import plot_scale
+    from fustal_core.files import write_text
+    from fustal_core.progress import show_progress
+    from fustal_core.scale import fit_growth, measure_scale, measured_at_largest
+    from fustal_core.scale_estimate import ACTIVITYNET, estimate, storage
+    from fustal_core.scale_page import render_page
+    from fustal_core.scale_parts import settings_of_size
+    from fustal_core.scale_passes import all_passes
+    from fustal_core.stages import one_thread
+
+    for size in wanted:
+        settings_of_size(size, overrides)
+    check_writable(out / "scale.csv")
+    if measured_in is not None:
+        table = pd.read_csv(measured_in)
+    else:
+        with show_progress("measuring") as progress:
+            table = measure_scale(wanted, work, overrides, progress)
+    write_text(out / "scale.csv", table.to_csv(index=False))
+    fits = fit_growth(table)
+    measured = measured_at_largest(table, fits, overrides)
+    settings = make_settings(profile="paper", overrides={"constants": "activitynet13"})
+    with one_thread():
+        passes = all_passes(settings, ACTIVITYNET.shape, timed=True)
+    stages, needed = estimate(measured, settings, passes), storage(measured, settings)
+    write_text(out / "scale_estimate.csv", stages.to_csv(index=False))
+    page = render_page(table, fits, measured, stages, needed, ACTIVITYNET)
+    write_text(out / "scale.md", page)
+    for path in ("scale.csv", "scale_estimate.csv", "scale.md"):
+        typer.echo(out / path)
+    for path in save_figure(plot_scale(table, fits), out / "scale"):
+        typer.echo(path)
+
+
+def read_sizes(text: str) -> list[float]:
+    """``"1,10,50"`` to numbers.
+
+    Raises:
+        SettingsError: fewer than three different numbers above 0.
+    """
+    try:
+        found = sorted({float(part) for part in text.split(",")})
+    except ValueError:
+        found = []
+    if len(found) < 3 or not 0 < found[0] <= found[-1] < float("inf"):
+        raise SettingsError(f"--sizes: expected three numbers or more as in 1,10,50, got {text!r}")
+    return found
