@@ -18,7 +18,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fustal_core.generator import check_channels, dropout
+from fustal_core.generator import (
+    check_channels,
+    dropout,
+    dropout_of_channels,
+    embed_snippets,
+    top_mean,
+)
+from fustal_core.precision import in_float32
 from fustal_core.stage_settings import ACMNetSettings
 
 INSTANCE, CONTEXT, BACKGROUND = range(3)
@@ -106,37 +113,40 @@ class ACMNet(nn.Module):
             ValueError: features of another shape or channel number.
         """
         check_channels(features, self.embedding.in_channels)
-        hidden = F.relu(self.embedding(features.transpose(1, 2)))  # (B, H, T)
-        attention = self.attention(hidden).transpose(1, 2).softmax(2)  # (B, T, 3)
-        embeddings = hidden.transpose(1, 2)  # (B, T, H)
-        cas = self.classifier(self._drop(embeddings, rng))  # (B, T, C + 1)
+        embeddings = embed_snippets(self.embedding, features)  # (B, T, H)
+        layer = self.attention
+        attended = F.linear(embeddings, layer.weight[..., 0], layer.bias)
+        attention = in_float32(attended).softmax(2)  # (B, T, 3)
+        cas = in_float32(self.classifier(self._drop(embeddings, rng)))  # (B, T, C + 1)
         branch_cas = cas[:, None] * attention.transpose(1, 2)[..., None]  # (B, 3, T, C + 1)
         counts = [max(1, features.shape[1] // share) for share in self.shares]
-        scores = [_top_mean(branch_cas[:, i], k).softmax(1) for i, k in enumerate(counts)]
-        means = [_mean_at_top(embeddings, attention[..., i], k) for i, k in enumerate(counts)]
-        return ACMNetOutput(
-            embeddings, attention, branch_cas, torch.stack(scores, 1), torch.stack(means, 1)
-        )
+        scores = [top_mean(branch_cas[:, i], k).softmax(1) for i, k in enumerate(counts)]
+        means = _means_at_top(embeddings, attention, counts)
+        return ACMNetOutput(embeddings, attention, branch_cas, torch.stack(scores, 1), means)
 
     def _drop(self, embeddings: Tensor, rng: torch.Generator | None) -> Tensor:
         """In training, whole snippets are dropped, and then single channels."""
         if not self.training:
             return embeddings
         snippets = dropout(torch.ones_like(embeddings[..., :1]), DROPOUT, rng)  # (B, T, 1)
-        return dropout(embeddings * snippets, DROPOUT, rng)
+        return embeddings * dropout_of_channels(snippets.expand_as(embeddings), DROPOUT, rng)
 
 
-def _top_mean(cas: Tensor, k: int) -> Tensor:
-    """Mean of the k largest values over time of each class; (B, T, C + 1) -> (B, C + 1)."""
-    return cas.topk(k, dim=1).values.mean(1)
+def _means_at_top(embeddings: Tensor, attention: Tensor, counts: list[int]) -> Tensor:
+    """Mean embedding of each branch's snippets of largest attention.
 
+    Args:
+        embeddings: (B, T, H). attention: (B, T, branches). counts: of snippets, for each branch.
 
-def _mean_at_top(embeddings: Tensor, attention: Tensor, k: int) -> Tensor:
-    """Mean embedding of the k snippets of largest attention; (B, T, H), (B, T) -> (B, H)."""
-    # As a product with a (B, T) row of zeros and ones: gathering k of T snippets is slower.
-    rows = attention.detach().topk(k, dim=1).indices
-    chosen = torch.zeros_like(attention).scatter_(1, rows, 1.0)  # (B, T)
-    return torch.einsum("bt,bth->bh", chosen, embeddings) / k
+    Returns:
+        (B, branches, H).
+    """
+    # As a product with rows of weights, 0 for what is not chosen: gathering snippets is slower.
+    weights = torch.zeros_like(attention.transpose(1, 2))  # (B, branches, T)
+    for i, k in enumerate(counts):
+        rows = attention[..., i].detach().topk(k, dim=1, sorted=False).indices
+        weights[:, i].scatter_(1, rows, 1 / k)
+    return weights @ embeddings
 
 
 def branch_targets(labels: Tensor) -> Tensor:

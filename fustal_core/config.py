@@ -28,6 +28,7 @@ from fustal_core.stage_settings import (
     GenerationSettings,
     HRProInstanceSettings,
     HRProSettings,
+    Precision,
     SelectionSettings,
     StudentSettings,
 )
@@ -48,6 +49,7 @@ class Settings(FrozenSettings):
     seed: int = Field(0, ge=0)
     constants: Constants = "thumos14"
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    precision: Precision = "float32"
     trust_pickle: bool = False
     features: FeatureSettings = FeatureSettings()
     simulation: SimulatorSettings = SimulatorSettings()
@@ -163,6 +165,7 @@ def setting_names() -> dict[str, str]:
         "constants": "thumos14, activitynet13 or salads50: the data whose constants the methods, the "
         "evaluation and, for ActivityNet, simulated data take",
         "device": "auto, cpu or cuda",
+        "precision": "float32, tf32 or bfloat16: of the products of matrices in training",
         "trust_pickle": "load object arrays of a data folder, which can run code",
     }
     for section, field in Settings.model_fields.items():

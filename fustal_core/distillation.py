@@ -48,6 +48,19 @@ def make_ema(model: TriDet, decay: float) -> AveragedModel:
     return average.eval()
 
 
+@torch.no_grad()
+def update_ema(average: AveragedModel, model: TriDet, decay: float) -> None:
+    """Move an average that :func:`make_ema` made by 1 - decay towards the model.
+
+    As the average's own ``update_parameters``, which copies its counter to the GPU and waits for it.
+    """
+    of_average, of_model = (
+        [*network.parameters(), *network.buffers()] for network in (average.module, model)
+    )
+    get_ema_multi_avg_fn(decay)(of_average, of_model, average.n_averaged)
+    average.n_averaged += 1
+
+
 def initial_share(decay: float, steps: int) -> float:
     """Share of the random initial weights left in the average after so many steps."""
     return decay**steps

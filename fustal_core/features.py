@@ -16,6 +16,13 @@ import torch
 from torch import Tensor
 
 
+def to_device(x: Tensor, device: torch.device | str) -> Tensor:
+    """The tensor on a device. To a GPU it goes by way of pinned memory, and nobody waits for it."""
+    if torch.device(device).type == "cuda" and x.device.type == "cpu":
+        return x.pin_memory().to(device, non_blocking=True)
+    return x.to(device)
+
+
 def perturbed_indices(lengths: Tensor, count: int, rng: torch.Generator) -> Tensor:
     """Random perturbed sampling of ``count`` snippets from each of B videos (data.md, as CoLA).
 
@@ -144,7 +151,7 @@ class FeatureStore:
 
     def _gather(self, rows: Tensor) -> Tensor:
         """Rows of the array, (..., D) float32."""
-        values = self.array[rows.to(self.array.device)]
+        values = self.array[to_device(rows, self.array.device)]
         if self.mapping is not None:
             row_bytes = self.dim * values.element_size()
             self.mapping.take(rows.numel() * (row_bytes + READ_AROUND))

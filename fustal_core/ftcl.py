@@ -22,6 +22,7 @@ from fustal_core.alignment import (
     fine_grained_sequence_distance,
     longest_common_subsequence,
 )
+from fustal_core.generator import take_rows
 from fustal_core.stage_settings import ACMNetSettings, FTCLSettings
 
 
@@ -115,14 +116,9 @@ def find_candidates(model: FTCL, output: ACMNetOutput, settings: FTCLSettings) -
     rows = [
         ranked[:, part].sort(1).values for part in (slice(lcs), slice(fsd), slice(fsd, 2 * fsd))
     ]
-    chosen = [_gather(embeddings, own) for own in rows]
-    action, background = (model.fsd_embedding(own) for own in chosen[1:])
+    chosen = take_rows(embeddings, torch.cat(rows, dim=1)).split([lcs, 2 * fsd], dim=1)
+    action, background = model.fsd_embedding(chosen[1]).chunk(2, dim=1)
     return Candidates(chosen[0], action, background, *rows)
-
-
-def _gather(embeddings: Tensor, rows: Tensor) -> Tensor:
-    """(B, T, H) at rows (B, n) -> (B, n, H)."""
-    return embeddings.gather(1, rows[..., None].expand(-1, -1, embeddings.shape[2]))
 
 
 def alignment_tables(first: Candidates, second: Candidates, positive: Tensor) -> AlignmentTables:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from fustal_core.acmnet import ACMNet, ACMNetLoss, ACMNetOutput, acm_net_loss
 from fustal_core.data import Dataset
+from fustal_core.features import to_device
 from fustal_core.ftcl import (
     FTCL,
     PairSampler,
@@ -83,11 +84,12 @@ def ftcl_task(
     def losses(pairs: list[list[int]], rng: torch.Generator, device_rng: torch.Generator) -> Tensor:
         rows = [i for pair in zip(*pairs, strict=True) for i in pair]  # first ones, then partners
         names = [videos[i] for i in rows]
-        features = store.sample_random(names, network_settings.length, rng).to(device)
-        output = model(features, device_rng)
-        acm_net = acm_net_loss(output, labels[rows], network_settings).total
+        features = store.sample_random(names, network_settings.length, rng)
+        output = model(to_device(features, device), device_rng)
+        own = labels[to_device(torch.tensor(rows), device)]
+        acm_net = acm_net_loss(output, own, network_settings).total
         candidates = find_candidates(model, output, settings)
-        positive = share_a_class(*labels[rows].chunk(2))
+        positive = share_a_class(*own.chunk(2))
         tables = alignment_tables(*candidates.split(), positive)
         contrast = alignment_loss(tables, positive, settings)
         total = acm_net + settings.lcs_weight * contrast.lcs + settings.fsd_weight * contrast.fsd

@@ -19,7 +19,9 @@ import torch
 from torch import Tensor, nn
 
 from fustal_core.data import Dataset
+from fustal_core.features import to_device
 from fustal_core.files import load_checkpoint, save_checkpoint
+from fustal_core.precision import Precision, computing_in
 from fustal_core.progress import Progress
 from fustal_core.stage_settings import SampledGeneratorSettings, TrainingSettings
 
@@ -169,7 +171,8 @@ def video_task(
 
     def losses(batch: list[int], rng: torch.Generator, device_rng: torch.Generator) -> Tensor:
         features = store.sample_random([videos[i] for i in batch], settings.length, rng)
-        found = loss(model(features.to(device), device_rng), labels[batch], device_rng)
+        own = labels[to_device(torch.tensor(batch), device)]
+        found = loss(model(to_device(features, device), device_rng), own, device_rng)
         return torch.stack([getattr(found, part) for part in parts])
 
     return Task(
@@ -188,9 +191,13 @@ def seeded(seed: int, device: torch.device | str = "cpu") -> Iterator[None]:
 
     For initial weights, and for modules of torch's own that take no generator, as its dropout.
     """
-    devices = [device] if torch.device(device).type == "cuda" else []
+    device = torch.device(device)
+    devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices):
-        torch.manual_seed(seed)
+        # torch.manual_seed would also note the call's stack for every kind of device there is.
+        torch.default_generator.manual_seed(seed)
+        if devices:
+            torch.cuda.manual_seed(seed)
         yield
 
 
@@ -204,6 +211,7 @@ def train(
     checkpoint: Path | None = None,
     key: str = "",
     progress: Progress | None = None,
+    precision: Precision = "float32",
 ) -> Trained[Model]:
     """Train a task's model with Adam.
 
@@ -217,11 +225,15 @@ def train(
         checkpoint: file that a killed training resumes from.
         key: names the job; a checkpoint with another key is ignored.
         progress: called as ``progress(done, total, note)``.
+        precision: of the products of matrices.
     """
     state = _State(
         task,
         torch.optim.Adam(
-            task.model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
+            task.model.parameters(),
+            lr=settings.learning_rate,
+            weight_decay=settings.weight_decay,
+            fused=True,
         ),
         torch.Generator().manual_seed(seed),
         torch.Generator(device).manual_seed(seed),
@@ -234,7 +246,8 @@ def train(
     else:
         state.look()
     while state.done < task.iterations:
-        state.step(settings.batch_size)
+        with computing_in(precision, task.model):
+            state.step(settings.batch_size)
         if state.done % task.look_every == 0:
             state.look()
         if evaluate and task.evaluate_every and state.done % task.evaluate_every == 0:

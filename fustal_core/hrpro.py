@@ -17,8 +17,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fustal_core.generator import check_channels
+from fustal_core.generator import Dropout, check_channels
 from fustal_core.hrpro_blocks import InputProjection, ReliabilityAwareBlock
+from fustal_core.precision import in_float32
 from fustal_core.stage_settings import HRProSettings
 
 BLOCKS = 2
@@ -98,7 +99,7 @@ class HRPro(nn.Module):
         self.blocks = nn.Sequential(*blocks)
         self.embedding = nn.Conv1d(channels, channels, kernel_size=3, padding=1)
         self.classifier = nn.Sequential(
-            nn.Dropout(CLASSIFIER_DROPOUT), nn.Linear(channels, num_classes + 1, bias=False)
+            Dropout(CLASSIFIER_DROPOUT), nn.Linear(channels, num_classes + 1, bias=False)
         )
         self.register_buffer("prototypes", torch.zeros(num_classes, channels))
 
@@ -116,7 +117,7 @@ class HRPro(nn.Module):
         memory = self.prototypes.expand(B, -1, -1)  # (B, C, D)
         attended = self.blocks(torch.cat([snippets, memory], dim=1))[:, :T]
         embeddings = F.relu(self.embedding(attended.transpose(1, 2))).transpose(1, 2)  # (B, T, D)
-        scores = self.classifier(embeddings).sigmoid()  # (B, T, C + 1)
+        scores = in_float32(self.classifier(embeddings)).sigmoid()  # (B, T, C + 1)
         return SnippetOutput(embeddings, scores[..., :-1], scores[..., -1])
 
     def model_features(self, features: Tensor) -> Tensor:

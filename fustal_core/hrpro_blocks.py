@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fustal_core.generator import Dropout
+
 MOST_HEADS = 8
 FEED_FORWARD_CHANNELS = 128
 BLOCK_DROPOUT = 0.3
@@ -65,11 +67,11 @@ class ReliabilityAwareBlock(nn.Module):
         self.feed_forward = nn.Sequential(
             nn.Linear(channels, FEED_FORWARD_CHANNELS),
             nn.ReLU(),
-            nn.Dropout(BLOCK_DROPOUT),
+            Dropout(BLOCK_DROPOUT),
             nn.Linear(FEED_FORWARD_CHANNELS, channels),
         )
         self.feed_forward_norm = nn.LayerNorm(channels)
-        self.dropout = nn.Dropout(BLOCK_DROPOUT)
+        self.dropout = Dropout(BLOCK_DROPOUT)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, L, D) -> (B, L, D)."""

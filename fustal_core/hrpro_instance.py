@@ -17,6 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fustal_core.features import to_device
+from fustal_core.generator import Dropout
 from fustal_core.metrics import temporal_iou
 from fustal_core.stage_settings import HRProInstanceSettings
 
@@ -67,7 +69,7 @@ class HRProInstance(nn.Module):
             raise ValueError(f"channels: expected at least 2, got {channels}")
         self.channels = channels
         self.fuse = nn.Linear(3 * channels, channels)
-        self.dropout = nn.Dropout(DROPOUT)
+        self.dropout = Dropout(DROPOUT)
         self.completeness = _head(channels)
         self.start_offset = _head(channels)
         self.end_offset = _head(channels)
@@ -129,6 +131,7 @@ def roi_pool(
     start = rois[:, 0] - 0.5
     size = ((rois[:, 1] - 0.5) - start).clamp(min=1) / bins  # of a bin
     samples = size.ceil().long()  # in each bin of a roi
+    # How many samples there are in all is read here: a GPU is waited for, once in a step.
     roi, within = _ragged_rows(samples * bins)
     step, own = within % samples[roi], samples[roi]
     position = start[roi] + within // own * size[roi] + (step + 0.5) * size[roi] / own
@@ -141,7 +144,7 @@ def roi_pool(
     weights = torch.stack([1 - share, share], dim=1) * (seen.to(share.dtype) / own)[:, None]
     # Every bin is one bag of twice as many rows as it has samples, so that nothing is padded to the
     # longest roi, and no (samples, D) table is ever made.
-    sizes = 2 * samples.repeat_interleave(bins)
+    sizes = 2 * samples.repeat_interleave(bins, output_size=bins * len(samples))
     pooled = F.embedding_bag(
         rows.flatten(),
         features,
@@ -227,7 +230,7 @@ def instance_loss(
 
 def _as_many_others(chosen: Tensor, rng: torch.Generator | None) -> Tensor:
     """(M,) bool: at random as many of those not chosen as are chosen, or all; never waits for a GPU."""
-    draw = torch.rand(len(chosen), generator=rng).to(chosen.device)
+    draw = to_device(torch.rand(len(chosen), generator=rng), chosen.device)
     order = torch.where(chosen, 2.0, draw).argsort()  # the chosen come last
     first = torch.arange(len(chosen), device=chosen.device) < chosen.sum()
     return torch.zeros_like(chosen).scatter(0, order, first) & ~chosen

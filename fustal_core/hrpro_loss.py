@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fustal_core.alignment import cosine_table
 from fustal_core.hrpro import Seeds, SnippetOutput, class_sums, top_mean
 from fustal_core.stage_settings import HRProSettings
 
@@ -113,16 +114,27 @@ def contrast_loss(embeddings: Tensor, seeds: Seeds, prototypes: Tensor) -> Tenso
         seeds: of the video.
         prototypes: M, (C, D); gradient passes if it asks for any.
     """
-    cosines = F.normalize(embeddings, dim=1) @ F.normalize(prototypes, dim=1).T  # (T, C)
+    cosines = cosine_table(embeddings[None], prototypes[None])[0]  # (T, C)
     near = (cosines / TEMPERATURE).exp()  # within exp(-10) and exp(10): no overflow
-    own = seeds.action.any(0).nonzero().flatten()  # (K,) classes with seeds
+    has_seeds = seeds.action.any(0)  # (C,)
+    if has_seeds.device.type == "cpu":
+        own = has_seeds.nonzero().flatten()  # (K,)
+    else:  # a GPU would have to be waited for: the classes without seeds come along, and count 0
+        own = torch.arange(len(has_seeds), device=has_seeds.device)
+    return _contrast_of(own, has_seeds, near, seeds)
+
+
+def _contrast_of(own: Tensor, has_seeds: Tensor, near: Tensor, seeds: Seeds) -> Tensor:
+    """:func:`contrast_loss` of K classes, (K,), at least those that have seeds; near: (T, C)."""
+    counted = has_seeds[own]
     sums, counts = class_sums(near, seeds.action[:, own])
-    action = sums / counts[:, None]  # A, (K, C)
+    means = sums / counts.clamp(min=1)[:, None]
+    action = torch.where(counted[:, None], means, 1.0)  # A, (K, C)
     of_own = action.gather(1, own[:, None])[:, 0]  # A_c, (K,)
     weight = seeds.background.to(near.dtype)
     background = (weight @ near / weight.sum().clamp(min=1))[own]  # G_c, (K,)
     terms = (action.sum(1) / of_own).log() + (background / of_own).log1p()
-    return 0.5 * terms.sum() / max(1, len(own))
+    return 0.5 * (terms * counted).sum() / has_seeds.sum().clamp(min=1)
 
 
 def video_loss(class_scores: Tensor, points: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from fustal_core.features import to_device
 from fustal_core.generator_training import Task, seeded
 from fustal_core.hrpro import HRPro, expand_points
 from fustal_core.hrpro_inference import HRProDetector
@@ -55,9 +56,9 @@ def snippet_task(
     def losses(batch: list[int], rng: torch.Generator, _: torch.Generator) -> Tensor:
         (item,) = batch
         video = points.videos[item]
-        labels = points.multi_hot(video).to(device)
+        labels = to_device(points.multi_hot(video), device)
         with seeded(_draw_seed(rng), device):
-            output = model(store[video][None].to(device))
+            output = model(to_device(store[video][None], device))
         seeds = expand_points(
             output.background[0],
             labels,
@@ -248,8 +249,8 @@ def instance_task(
     steps = -(-len(points.videos) // settings.batch_size)
 
     def losses(batch: list[int], rng: torch.Generator, _: torch.Generator) -> Tensor:
-        features = [store[points.videos[i]].to(device) for i in batch]
-        lengths = torch.tensor([len(own) for own in features], device=device)
+        features = [to_device(store[points.videos[i]], device) for i in batch]
+        lengths = to_device(torch.tensor([len(own) for own in features]), device)
         first = lengths.cumsum(0) - lengths
         own = [_at_most(examples[i].proposals, settings.max_proposals, rng) for i in batch]
         segments, video = _joined(own)
@@ -276,11 +277,12 @@ def _at_most(segments: Tensor, limit: int, rng: torch.Generator) -> Tensor:
     """A random choice of ``limit`` of them, if there are more."""
     if len(segments) <= limit:
         return segments
-    return segments[torch.randperm(len(segments), generator=rng)[:limit].to(segments.device)]
+    chosen = torch.randperm(len(segments), generator=rng)[:limit]
+    return segments[to_device(chosen, segments.device)]
 
 
 def _joined(parts: list[Tensor]) -> tuple[Tensor, Tensor]:
     """All rows (M, 2) of some videos, and of which video each is, (M,)."""
-    device = parts[0].device
-    counts = torch.tensor([len(part) for part in parts], device=device)
-    return torch.cat(parts), torch.arange(len(parts), device=device).repeat_interleave(counts)
+    counts = torch.tensor([len(part) for part in parts])
+    video = torch.arange(len(parts)).repeat_interleave(counts)
+    return torch.cat(parts), to_device(video, parts[0].device)

@@ -45,7 +45,7 @@ _GENERATOR_WORK: dict[Method, float] = {
     "cross-video": 1.0,
     "acm-net": 2.0,
     "ftcl": 2.0,
-    "hr-pro-snippet": 3.0,
+    "hr-pro-snippet": 2.0,
     "hr-pro": 1.0,
 }
 _STUDENT_WORK = 3.0

@@ -19,6 +19,8 @@ Method = Literal["cross-video", "cola", "acm-net", "ftcl", "hr-pro-snippet", "hr
 """The generators of the study."""
 PointSource = Literal["auto", "given", "gaussian", "uniform", "centre", "start"]
 """Where point labels come from: the data, or a place in each true segment."""
+Precision = Literal["float32", "tf32", "bfloat16"]
+"""Of products of matrices in training, see :mod:`fustal_core.precision`."""
 Constants = Literal["thumos14", "activitynet13", "salads50"]
 """Data sets that have constants of their own."""
 

@@ -428,13 +428,14 @@ class Study:
         Args:
             name: of the folder, from the run directory.
             modules: whose code makes it.
-            inputs: JSON-like: whatever it depends on, besides seed, data, device and code.
+            inputs: JSON-like: whatever it depends on, besides seed, data, device, precision and code.
         """
         key = hash_of(
             inputs,
             self.settings.seed,
             self.fingerprint,
             self.device,
+            self.settings.precision,
             code_hash(modules),
             WEIGHTS_FORMAT,
         )

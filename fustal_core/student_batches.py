@@ -15,7 +15,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from fustal_core.features import FeatureStore
+from fustal_core.features import FeatureStore, to_device
 
 if TYPE_CHECKING:
     from fustal_core.stage_settings import StudentSettings
@@ -136,7 +136,8 @@ def make_batch(
     noise = torch.randn(features.shape, generator=noise_rng, device=device)
     # No noise in the padding: a convolution at a video's end reads it.
     features = features + settings.input_noise * noise * mask[..., None]
-    return Batch(names, firsts, features, mask, given, data.video_labels[chosen].to(device))
+    video_labels = to_device(data.video_labels[chosen], device)
+    return Batch(names, firsts, features, mask, given, video_labels)
 
 
 def half_window(store: FeatureStore) -> float:
@@ -201,8 +202,8 @@ def pad_features(
     padded = -(-longest // multiple) * multiple
     features = torch.zeros(len(crops), padded, crops[0].shape[1], device=device)
     for row, crop in zip(features, crops, strict=True):
-        row[: len(crop)] = crop
-    return features, (torch.arange(padded) < lengths[:, None]).to(device)
+        row[: len(crop)] = to_device(crop, device)
+    return features, to_device(torch.arange(padded) < lengths[:, None], device)
 
 
 def stack_labels(given: list[GridLabels], device: torch.device) -> tuple[Tensor, Tensor]:
@@ -213,4 +214,4 @@ def stack_labels(given: list[GridLabels], device: torch.device) -> tuple[Tensor,
     for i, labels in enumerate(given):
         segments[i, : len(labels.labels)] = labels.segments
         classes[i, : len(labels.labels)] = labels.labels
-    return segments.to(device), classes.to(device)
+    return to_device(segments, device), to_device(classes, device)

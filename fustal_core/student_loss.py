@@ -116,7 +116,8 @@ def diou_loss(predicted: Tensor, wanted: Tensor) -> Tensor:
     """1 - tIoU + (offset of the centres / enclosing length)^2, (N, 2), (N, 2) -> (N,)."""
     enclosing = torch.maximum(predicted, wanted).sum(1).clamp(min=1e-8)
     # The centre lies (right - left) / 2 from the common point.
-    shift = ((predicted - wanted) @ predicted.new_tensor([-0.5, 0.5])) / enclosing
+    left, right = (predicted - wanted).unbind(1)
+    shift = (0.5 * right - 0.5 * left) / enclosing
     return 1 - overlap_of_distances(predicted, wanted) + shift.square()
 
 
@@ -166,11 +167,18 @@ def video_loss(
     else:
         k = (valid // MIL_SHARE).clamp(min=1)
         logits = logits.masked_fill(~mask[..., None], -torch.inf)
-    largest = logits.topk(int(k.max()), dim=1).values  # (B, k, C)
+    # A GPU would have to be waited for to know the largest k: it takes all that k can be.
+    most = int(k.max()) if k.device.type == "cpu" else _most(T, k_from)
+    largest = logits.topk(most, dim=1).values  # (B, most, C)
     taken = torch.arange(largest.shape[1], device=k.device)[:, None] < k[:, None, None]
     scores = torch.where(taken, largest, 0.0).sum(1) / k[:, None]
     wanted = video_labels / video_labels.sum(1, keepdim=True).clamp(min=1)
     return F.binary_cross_entropy(scores.softmax(-1), wanted)
+
+
+def _most(length: int, k_from: str) -> int:
+    """The largest k of :func:`video_loss` that a batch of T positions can have."""
+    return length if k_from == "batch" else max(1, length // MIL_SHARE)
 
 
 def student_loss(
@@ -197,6 +205,7 @@ def student_loss(
     hits = targets.classes * output.mask[..., None]
     num_positives = (hits.sum(-1) > 0).sum().clamp(min=1)
     normaliser = NORMALISER_MOMENTUM * normaliser + (1 - NORMALISER_MOMENTUM) * num_positives
+    # How many entries are positive is the one number of a step that a GPU is waited for.
     video, position, label = hits.nonzero(as_tuple=True)
     predicted = decode_offsets(output, video, position, label)
     wanted = targets.distances[video, position]

@@ -26,8 +26,10 @@ from fustal_core.distillation import (
     initial_share,
     make_ema,
     relabel,
+    update_ema,
 )
 from fustal_core.files import load_checkpoint, save_checkpoint
+from fustal_core.precision import Precision, computing_in
 from fustal_core.progress import Progress
 from fustal_core.student import TriDet
 from fustal_core.student_batches import (
@@ -97,6 +99,7 @@ def train_student(
     distill: bool = True,
     evaluate: Evaluate | None = None,
     progress: Progress | None = None,
+    precision: Precision = "float32",
 ) -> StudentResult:
     """Train a student on the training videos' given labels and known classes.
 
@@ -115,6 +118,7 @@ def train_student(
         evaluate: measures a model on the test videos every ``evaluate_every`` epochs, for showing;
             weights are chosen on its "avg 0.1:0.7" only when ``select`` is "best-on-test".
         progress: called as (steps done, steps in all, note).
+        precision: of the products of matrices.
     """
     device = torch.device(device)
     data = _training_set(dataset, labels)
@@ -129,7 +133,10 @@ def train_student(
         for step, batch in enumerate(training_batches(data, settings, *generators, device)):
             if phase:
                 batch = _label_anew(state, batch, data, dataset.classes, settings, epoch)
-            losses.append(_train_step(state, batch, len(dataset.classes), settings, generators[1]))
+            with computing_in(precision, state.model):
+                losses.append(
+                    _train_step(state, batch, len(dataset.classes), settings, generators[1])
+                )
             if progress:
                 done = epoch * steps + step + 1
                 progress(done, settings.epochs * steps, f"epoch {epoch + 1}/{settings.epochs}")
@@ -227,7 +234,7 @@ def _train_step(
     torch.nn.utils.clip_grad_norm_(state.model.parameters(), settings.clip_norm)
     state.optimiser.step()
     state.schedule.step()
-    state.average.update_parameters(state.model)
+    update_ema(state.average, state.model, settings.ema_decay)
     state.normaliser = loss.normaliser
     return loss.detach()
 

@@ -239,8 +239,7 @@ def test_constants_of_activitynet_replace_those_of_thumos14_alone(profile: str) 
         if value != usual.model_dump()[section][name]
     }
     named = {(section, name) for section, own in ACTIVITYNET.items() for name in own}
-    # What profile quick has of itself.
-    assert changes == named - ({("student", "max_length")} if profile == "quick" else set())
+    assert changes == named
     for section, own in ACTIVITYNET.items():
         for name, value in own.items():
             assert getattr(getattr(other, section), name) == value, name
