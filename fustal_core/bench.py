@@ -45,6 +45,7 @@ from fustal_core.bench_students import (
     student_network_case,
     student_step_case,
 )
+from fustal_core.precision import tf32_allowed
 from fustal_core.progress import Progress
 
 MakeCase = Callable[[Inputs], Case]
@@ -131,12 +132,13 @@ def run_benchmark(
     say(0, total, "what the machine can do")
     machines = {name: machine(name) for name in dict.fromkeys(["cpu", device])}
     rows, grown = [], []
-    for done, make_case in enumerate(parts, start=1):
-        say(done, total, _name(make_case))
-        rows.append(_part_row(make_case, sizes, device, machines))
-    for done, growth in enumerate(growths, start=1 + len(parts)):
-        say(done, total, f"growth of {_name(growth.make_case)} along {growth.along}")
-        grown.append(growth_row(growth, device))
+    with tf32_allowed(False):
+        for done, make_case in enumerate(parts, start=1):
+            say(done, total, _name(make_case))
+            rows.append(_part_row(make_case, sizes, device, machines))
+        for done, growth in enumerate(growths, start=1 + len(parts)):
+            say(done, total, f"growth of {_name(growth.make_case)} along {growth.along}")
+            grown.append(growth_row(growth, device))
     say(total, total, "")
     return Benchmark(
         machines,

@@ -117,7 +117,8 @@ def wait_for(device: str) -> None:
 
 
 def difference(ours: Any, reference: Any) -> float:
-    """Largest absolute difference of two results; infinite if their parts have other shapes.
+    """Largest absolute difference of two results; infinite if their parts have other shapes
+    or hold what is no number.
 
     Results are arrays, tensors, frames of numbers, or sequences, mappings and dataclasses of them;
     parts with names are matched by these.
@@ -125,7 +126,8 @@ def difference(ours: Any, reference: Any) -> float:
     pairs = [list(_arrays(result)) for result in (ours, reference)]
     if [x.shape for x in pairs[0]] != [x.shape for x in pairs[1]]:
         return float("inf")
-    return max(float(np.abs(a - b).max(initial=0.0)) for a, b in zip(*pairs, strict=True))
+    worst = np.max([np.abs(a - b).max(initial=0.0) for a, b in zip(*pairs, strict=True)])
+    return float("inf") if np.isnan(worst) else float(worst)
 
 
 def _arrays(result: Any) -> Iterator[np.ndarray]:

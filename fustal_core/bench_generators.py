@@ -50,11 +50,12 @@ def generator_step_case(inputs: Inputs) -> Case:
         task = generator_task(settings, dataset, 0, device)
         train(task, settings, 0, device=device, progress=progress)
 
+    plain = PlainGenerator(D, H, C, device)
     return Case(
         part="generator's training step",
         size=f"{B} x {T} x {D}, H = {H}",
         steps=steps,
-        reference=lambda: PlainGenerator(D, H, C, device).step(features, labels),
+        reference=lambda: plain.step(features, labels),
         limited_by="matrix products",
         device=device,
         target="1.3 x its limit",

@@ -30,7 +30,7 @@ class Machine:
         threads: of torch on the CPU.
         matrix_size: rows and columns of the float32 matrices whose product was the fastest.
         matrix_gflops: rate of such products, 10^9 operations a second, by precision: "float32",
-            "bfloat16", and on a GPU "TF32", in which torch convolves float32 numbers by default.
+            in which all parts are timed and limits are told, "bfloat16", and on a GPU "TF32".
         copy_gb_s: rate of a copy in the device's memory, 10^9 bytes read or written a second.
     """
 
@@ -41,11 +41,6 @@ class Machine:
     matrix_gflops: dict[str, float]
     copy_gb_s: float
 
-    @property
-    def precision(self) -> str:
-        """The fastest way to multiply float32 numbers: what limits are told in."""
-        return "TF32" if "TF32" in self.matrix_gflops else "float32"
-
     def limit_s(self, limited_by: str, flops: float, copied_bytes: float) -> float:
         """Seconds that a part takes at least; NaN if nothing is known to limit it.
 
@@ -55,7 +50,7 @@ class Machine:
             copied_bytes: that it reads and writes at least.
         """
         if limited_by == "matrix products":
-            return flops / (1e9 * self.matrix_gflops[self.precision])
+            return flops / (1e9 * self.matrix_gflops["float32"])
         if limited_by == "memory":
             return copied_bytes / (1e9 * self.copy_gb_s)
         return float("nan")
@@ -65,7 +60,7 @@ class Machine:
         rates = ", ".join(f"{name} {rate:.0f}" for name, rate in self.matrix_gflops.items())
         return (
             f"{self.name}; torch {torch.__version__}, {self.threads} CPU threads. Matrix products of "
-            f"{self.matrix_size} x {self.matrix_size}, GFLOP/s: {rates} (limits: {self.precision}). "
+            f"{self.matrix_size} x {self.matrix_size}, GFLOP/s: {rates} (limits: float32). "
             f"Copies in memory: {self.copy_gb_s:.1f} GB/s, read and written."
         )
 

@@ -23,7 +23,7 @@ from fustal_core.figures import AVERAGE
 from fustal_core.jobs import Job, generation, student
 from fustal_core.naming import COLA, CROSS_VIDEO
 from fustal_core.selection import score_proposals, select
-from fustal_core.simulator_settings import SimulatorSettings
+from fustal_core.simulator_settings import SIZES, SimulatorSettings
 from fustal_core.stages import Study
 
 KNOBS: dict[str, str] = {
@@ -43,6 +43,7 @@ FACTORS = (0.5, 2.0)
 """What the default of a strength is multiplied by."""
 DEFAULT = "default"
 SMALL: dict[str, float] = {
+    "simulation.num_classes": 20,
     "simulation.train_videos": 60,
     "simulation.test_videos": 60,
     "simulation.max_video_s": 120.0,
@@ -64,7 +65,6 @@ _SAME: dict[str, Any] = {
     "evaluation.exclude": (),
     "evaluation.ambiguous": "",
 }
-_NO_STRENGTHS = ("num_classes", "train_videos", "test_videos", "feature_dim", "max_video_s", "fps")
 
 ALL, SELECTED, STUDENT, EMA = "all proposals", "selected proposals", "student", "student + EMA"
 MECHANISMS: dict[str, tuple[str, str, str, float]] = {
@@ -124,8 +124,8 @@ def settings_grid(
 def _strength(settings: SimulatorSettings, knob: str) -> tuple[float, float]:
     """A strength's value, and the largest that is allowed."""
     fields = SimulatorSettings.model_fields
-    if knob not in fields or knob in _NO_STRENGTHS:
-        known = ", ".join(name for name in fields if name not in _NO_STRENGTHS)
+    if knob not in fields or knob in SIZES:
+        known = ", ".join(name for name in fields if name not in SIZES)
         raise ValueError(f"{knob!r} is no strength of the simulator; these are: {known}")
     bounds = [float(bound.le) for bound in fields[knob].metadata if hasattr(bound, "le")]
     return getattr(settings, knob), min(bounds, default=np.inf)

@@ -17,9 +17,9 @@ from torch import Tensor
 
 
 def to_device(x: Tensor, device: torch.device | str) -> Tensor:
-    """The tensor on a device. To a GPU it goes by way of pinned memory, and nobody waits for it."""
+    """The tensor on a device. To a GPU it goes by way of pinned memory: nobody waits for its queue."""
     if torch.device(device).type == "cuda" and x.device.type == "cpu":
-        return x.pin_memory().to(device, non_blocking=True)
+        return x.contiguous().pin_memory().to(device, non_blocking=True)
     return x.to(device)
 
 

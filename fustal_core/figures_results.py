@@ -111,8 +111,10 @@ def plot_main_results(main: pd.DataFrame, tiou: Sequence[float] = THUMOS_TIOU) -
     Args:
         main: columns of `main_results.csv` (`method`, `data`, `origin` measured|published,
             `mAP@t` and averages in percent). A published row without thresholds appears on the
-            right only; a ceiling above all others is a number at the end of the right axis.
+            right only, one without the average nowhere; a ceiling above all others is a number at the
+            end of the right axis.
     """
+    main = main[main[AVERAGE].notna()]
     order = main.sort_values("origin", kind="stable").reset_index(drop=True)  # measured first
     figure = new_figure(height_in=max(3.0, 1.2 + 0.33 * order[AVERAGE].notna().sum()))
     left, right = figure.subplots(1, 2, width_ratios=[1.15, 1.0])

@@ -197,7 +197,8 @@ def seeded(seed: int, device: torch.device | str = "cpu") -> Iterator[None]:
         # torch.manual_seed would also note the call's stack for every kind of device there is.
         torch.default_generator.manual_seed(seed)
         if devices:
-            torch.cuda.manual_seed(seed)
+            with torch.cuda.device(device):
+                torch.cuda.manual_seed(seed)
         yield
 
 

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fustal_core.generator import Dropout, check_channels
+from fustal_core.generator import Dropout, check_channels, top_mean
 from fustal_core.hrpro_blocks import InputProjection, ReliabilityAwareBlock
 from fustal_core.precision import in_float32
 from fustal_core.stage_settings import HRProSettings
@@ -62,13 +62,12 @@ class SnippetOutput:
     @property
     def video_scores(self) -> Tensor:
         """Mean of the floor(T / 8), at least 1, largest S of each class, (B, C), in [0, 1]."""
-        return top_mean(self.class_scores)
+        return mean_of_top_eighth(self.class_scores)
 
 
-def top_mean(class_scores: Tensor) -> Tensor:
+def mean_of_top_eighth(class_scores: Tensor) -> Tensor:
     """Mean of the floor(T / 8), at least 1, largest values over time; (B, T, C) -> (B, C)."""
-    count = max(1, class_scores.shape[1] // TOP_SHARE)
-    return class_scores.topk(count, dim=1).values.mean(1)
+    return top_mean(class_scores, max(1, class_scores.shape[1] // TOP_SHARE))
 
 
 class HRPro(nn.Module):

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fustal_core.alignment import cosine_table
-from fustal_core.hrpro import Seeds, SnippetOutput, class_sums, top_mean
+from fustal_core.hrpro import Seeds, SnippetOutput, class_sums, mean_of_top_eighth
 from fustal_core.stage_settings import HRProSettings
 
 TEMPERATURE = 0.1
@@ -148,5 +148,5 @@ def video_loss(class_scores: Tensor, points: Tensor) -> Tensor:
         points: (T, C), 0 or 1.
     """
     labels = (points != 0).any(0)
-    scores = torch.where(labels, top_mean(class_scores[None])[0], class_scores.mean(0))
+    scores = torch.where(labels, mean_of_top_eighth(class_scores[None])[0], class_scores.mean(0))
     return F.binary_cross_entropy(scores, labels.to(scores.dtype))

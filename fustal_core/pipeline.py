@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from nbformat import NotebookNode
 
 Say = Callable[[str], None]
-_NOT_SHOWN = ("cli", "report_", "bench")
+_NOT_SHOWN = ("cli", "report_", "bench", "scale", "figures_scale")
 """Modules of whose results notebooks show nothing, by how their names begin."""
 
 
@@ -115,10 +115,11 @@ def run_notebooks(
     modules = [path.stem for path in PACKAGE.glob("*.py")]
     code = hash_of(code_hash(name for name in modules if not name.startswith(_NOT_SHOWN)), tables)
     executed, left_out = [], Study(settings, run_dir).not_measured
+    asked = settings.model_dump(exclude={"evaluation"})  # left_out has its content
     with ExitStack() as stack:
         for name in stages:
             source = notebooks_dir() / f"{name}.ipynb"
-            key = hash_of(_cell_sources(source), settings.model_dump(), left_out, fingerprint, code)
+            key = hash_of(_cell_sources(source), asked, left_out, fingerprint, code)
             product = Product(run_dir / name, key)
             target = product.folder / f"{name}.ipynb"
             if product.is_made and _is_whole(target):

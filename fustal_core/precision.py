@@ -1,9 +1,9 @@
 """In which precision a training computes its products of matrices.
 
-``float32``: as exactly as the device can, the same bits on a CPU whatever the other choices are.
-``tf32``: on an NVIDIA GPU, factors rounded to 10 bits, sums in float32; elsewhere float32.
-``bfloat16``: the forward pass of the model under torch's autocast. Weights, losses and optimiser stay
-in float32, and so does measuring the model while it trains.
+``float32``: single precision. ``tf32``: on an NVIDIA GPU, factors rounded to 10 bits, sums in float32;
+elsewhere float32. ``bfloat16``: the forward pass in training of the model that is called, under torch's
+autocast; weights, losses and optimiser stay in float32, as do EMA labels and measuring, and what is not
+called by way of the model's forward: HR-Pro's second stage, and the FSD embedding of FTCL.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def computing_in(precision: Precision, model: nn.Module) -> Iterator[None]:
         model: whose forward pass in training mode is under autocast, if it is ``bfloat16``; its
             output, a dataclass, arrives in float32.
     """
-    with _tf32(allowed=precision == "tf32"):
+    with tf32_allowed(precision == "tf32"):
         if precision != "bfloat16":
             yield
             return
@@ -40,7 +40,8 @@ def computing_in(precision: Precision, model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def _tf32(*, allowed: bool) -> Iterator[None]:
+def tf32_allowed(allowed: bool) -> Iterator[None]:
+    """Let NVIDIA GPUs round factors to TF32, or not; torch's own default is to do so in convolutions."""
     backends = (torch.backends.cuda.matmul, torch.backends.cudnn)
     before = [backend.allow_tf32 for backend in backends]
     try:

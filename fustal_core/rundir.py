@@ -74,12 +74,15 @@ def default_run_dir(settings: Settings) -> Path:
 def torch_device(settings: Settings) -> str:
     """ "cuda" or "cpu": what the settings ask for, or the best there is for "auto".
 
+    From then on cuDNN computes in float32, not TF32, but where a training asks for that.
+
     Raises:
         SettingsError: "cuda" asked for where torch sees no GPU.
     """
     has_gpu = torch.cuda.is_available()
     if settings.device == "cuda" and not has_gpu:
         raise SettingsError("device=cuda, but torch sees no GPU here; allowed: auto, cpu")
+    torch.backends.cudnn.allow_tf32 = False
     return ("cuda" if has_gpu else "cpu") if settings.device == "auto" else settings.device
 
 

@@ -180,7 +180,7 @@ def _student_stages(settings: Settings, corpus: Corpus, more: float) -> list[Sta
     return [
         Stage("train the student", before * epoch, "step", first, step),
         Stage("distil the student", after * epoch, "step", second, step | {"student batch": 1}),
-        Stage("detect", test, "video", search, {"student video": 1}),
+        Stage("detect", test, "video", search, {"student video": 1}, more=more),
         Stage("evaluate", test, "video", grows, more=more),
         Stage("write the results", test, "video", "the same", more=more),
     ]
@@ -216,7 +216,10 @@ def _units(measured: Measured, stage: str) -> int:
     if stage == "train the generator":
         return settings.generation.iterations
     if stage.endswith("the student"):
-        return math.ceil(videos / settings.student.batch_size)
+        own = settings.student
+        first = own.switch_epoch
+        epochs = first if stage.startswith("train") else own.epochs - first
+        return max(1, epochs) * math.ceil(videos / own.batch_size)
     return measured.test_videos if stage in ("detect", "evaluate", "write the results") else videos
 
 

@@ -130,7 +130,8 @@ def _totals(stages: pd.DataFrame) -> str:
     return (
         f"In all {stages['hours'].sum():.0f} hours of one core of this machine. The networks compute "
         f"{operations / 1e6:.1f} x 10^15 operations and, unfused, move {moved / 1e6:.2f} x 10^15 bytes: "
-        "what another device needs at least follows from its rates. Hours go with the student's epochs, "
+        "what the operations take at least on another device follows from its rate, and bytes are fewer "
+        "where operations are fused. Hours go with the student's epochs, "
         "whose published number is THUMOS'14's; none is published for this data."
     )
 

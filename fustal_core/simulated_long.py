@@ -1,6 +1,6 @@
 """Annotations of simulated videos with few and long actions, as ActivityNet 1.3 and HACS have them.
 
-A video shows one class. Its actions take any share of it, half on average by default, where those of
+A video shows one class. Its actions take any share of it, ``action_share`` on average, where those of
 THUMOS'14 (:mod:`fustal_core.simulated_annotations`) are many and short.
 """
 

@@ -10,6 +10,20 @@ Strength = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1)]
 THUMOS_CLASSES = 20
 
+SIZES = (
+    "num_classes",
+    "train_videos",
+    "test_videos",
+    "feature_dim",
+    "max_video_s",
+    "fps",
+    "action_share",
+    "actions_per_video",
+    "video_s",
+    "shared_features",
+)
+"""Settings that say how much there is and in what form; all others are difficulties."""
+
 
 class SimulatorSettings(BaseModel):
     """Size and difficulties of the simulated data. A strength of 0 switches its difficulty off.
@@ -39,7 +53,9 @@ class SimulatorSettings(BaseModel):
         0.0, description="actions of a video on average, where action_share is above 0"
     )
     video_s: Strength = Field(
-        0.0, description="mean duration of a video in seconds, where action_share is above 0"
+        0.0,
+        description="mean duration of a video in seconds, before max_video_s cuts the longest, where "
+        "action_share is above 0",
     )
     shared_features: bool = Field(
         False,

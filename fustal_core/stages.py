@@ -294,7 +294,7 @@ class Study:
 
     @property
     def not_measured(self) -> dict[str, Any]:
-        """What of the test is left out, for keys: the ambiguous intervals themselves, not their file.
+        """The settings of the evaluation, for keys: the ambiguous intervals themselves, not their file.
 
         Raises:
             DataError: a list of intervals that cannot be read.

@@ -86,50 +86,45 @@ def suppress(found: Found, settings: StudentSettings) -> Found:
     num_classes = int(found.label.max()) + 1
     found = best_first(found, found.video * num_classes + found.label)
     group = found.video * num_classes + found.label
-    _, group_of, sizes = torch.unique_consecutive(group, return_inverse=True, return_counts=True)
-    place = torch.arange(len(found), device=group.device) - (sizes.cumsum(0) - sizes)[group_of]
-    parts = []
-    for groups, width in _chunks(sizes, NMS_CHUNK[group.device.type]):
-        row = torch.full_like(sizes, -1)
-        row[groups] = torch.arange(len(groups), device=row.device)
-        parts.append(_suppress_groups(found, row[group_of], place, width, settings))
+    sizes = torch.unique_consecutive(group, return_counts=True)[1]
+    first = sizes.cumsum(0) - sizes
+    parts = [
+        _suppress_groups(found, first[groups], sizes[groups], settings)
+        for groups in _chunks(sizes, NMS_CHUNK.get(group.device.type, 2**21))
+    ]
     fields = [[getattr(p, f) for p in parts] for f in ("video", "label", "segments", "scores")]
     return _best_per_video(Found(*(torch.cat(field) for field in fields)), settings.max_detections)
 
 
-def _chunks(sizes: Tensor, places: int) -> Iterator[tuple[Tensor, int]]:
-    """Groups of similar size together, largest first: (indices of groups, largest size)."""
+def _chunks(sizes: Tensor, places: int) -> Iterator[Tensor]:
+    """Indices of groups of similar size together, largest first."""
     order = torch.argsort(sizes, descending=True)
     start = 0
     while start < len(order):
-        width = int(sizes[order[start]])
-        count = max(1, places // width)
-        yield order[start : start + count], width
+        count = max(1, places // int(sizes[order[start]]))
+        yield order[start : start + count]
         start += count
 
 
 def _suppress_groups(
-    found: Found, row: Tensor, place: Tensor, width: int, settings: StudentSettings
+    found: Found, first: Tensor, sizes: Tensor, settings: StudentSettings
 ) -> Found:
-    """Soft-NMS of the groups that have a row (not -1); ``place`` is the column of each segment."""
-    members = row >= 0
-    found, row, place = found[members], row[members], place[members]
-    shape = (int(row.max()) + 1, width)
-    scores = found.scores.new_full(shape, -torch.inf)
-    segments = found.segments.new_zeros(*shape, 2)
-    scores[row, place] = found.scores
-    segments[row, place] = found.segments
+    """Soft-NMS of G groups, given by the place of their first member, (G,), and their sizes, (G,)."""
+    place = torch.arange(int(sizes.max()), device=sizes.device)
+    rows = (first[:, None] + place).clamp(max=len(found) - 1)  # (G, width)
+    empty = place >= sizes[:, None]
     segments, scores = batched_soft_nms(
-        segments,
-        scores,
+        found.segments[rows],
+        found.scores[rows].masked_fill(empty, -torch.inf),
         settings.nms_sigma,
         min_score=settings.score_threshold,
         max_picks=settings.max_detections,
     )
-    video, label = row.new_zeros(shape[0]), row.new_zeros(shape[0])
-    video[row], label[row] = found.video, found.label
-    row, column = torch.isfinite(scores).nonzero(as_tuple=True)
-    return Found(video[row], label[row], segments[row, column], scores[row, column])
+    group, column = torch.isfinite(scores).nonzero(as_tuple=True)
+    member = first[group]
+    return Found(
+        found.video[member], found.label[member], segments[group, column], scores[group, column]
+    )
 
 
 def _best_per_video(found: Found, most: int) -> Found:
@@ -210,7 +205,7 @@ def detect_batch(
     """
     device, model = torch.device(device), model.eval()
     lengths = {name: store.num_snippets(name) for name in names}
-    passes = list(length_batches(lengths, settings, POSITIONS_PER_PASS[device.type]))
+    passes = list(length_batches(lengths, settings, POSITIONS_PER_PASS.get(device.type, 32_768)))
     parts = []
     for own in passes:
         output = model(*pad_features([store[name] for name in own], settings, device))
@@ -272,8 +267,9 @@ def _to_frame(
     video = found.video.cpu().numpy()
     grid = found.segments.double().cpu().numpy()
     times_s = np.zeros_like(grid)
-    for i, name in enumerate(names):
-        rows = video == i
+    bounds = np.searchsorted(video, np.arange(len(names) + 1))  # videos come one after the other
+    for name, first, end in zip(names, bounds, bounds[1:], strict=False):
+        rows = slice(first, end)
         times_s[rows] = np.clip(store.to_seconds(name, grid[rows]), 0, durations_s[name])
     return pd.DataFrame(
         {

@@ -20,7 +20,7 @@ from fustal_core.proposals import normalise
 from fustal_core.quality import pseudo_label_quality
 from fustal_core.selection import score_proposals, select
 from fustal_core.simulated_annotations import class_statistics
-from fustal_core.simulator import SimulatorSettings
+from fustal_core.simulator_settings import SIZES, SimulatorSettings
 from fustal_core.stage_settings import SelectionSettings, StudentSettings
 from fustal_core.student import TriDet, make_grid, trident_distributions
 from fustal_core.student_batches import pad_features
@@ -95,9 +95,14 @@ def difficulties(settings: SimulatorSettings) -> pd.DataFrame:
 def without_difficulties(**changes: Any) -> SimulatorSettings:
     """Minutes of two classes with every difficulty switched off, but for the changes."""
     size = {"num_classes": 2, "train_videos": 2, "test_videos": 2, "max_video_s": 60.0}
-    kept = {"num_classes", "train_videos", "test_videos", "feature_dim", "max_video_s", "fps"}
-    off = {name: 0.0 for name in SimulatorSettings.model_fields if name not in kept}
+    off = {name: 0.0 for name in SimulatorSettings.model_fields if name not in SIZES}
     return SimulatorSettings(**{**off, **size, **changes})
+
+
+def easiest(settings: SimulatorSettings) -> SimulatorSettings:
+    """As many and as long training videos, with every difficulty switched off; few test videos."""
+    size = settings.model_dump(include=set(SIZES))
+    return without_difficulties(**size | {"test_videos": settings.num_classes})
 
 
 def readable(table: Table, digits: int = 1) -> Table:

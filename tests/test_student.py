@@ -4,55 +4,14 @@ import math
 
 import pytest
 import torch
-import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from student_helpers import random_input, random_network, random_output, small_settings
 from torch import Tensor, nn
 
+from fustal_core.reference_student import network_by_levels
 from fustal_core.student import TriDet, decode_offsets, make_grid
-from fustal_core.student_blocks import AffineDropPath, ConvStack, SGPBlock, large_window
-
-
-def channel_norm(norm: nn.Module, x: Tensor) -> Tensor:
-    return norm(x.transpose(1, 2)).transpose(1, 2)
-
-
-def reference_stack(stack: ConvStack, x: Tensor, mask: Tensor) -> Tensor:
-    for conv, norm in zip(stack.convs, stack.norms, strict=True):
-        x = F.relu(channel_norm(norm, conv(x) * mask))
-    return x
-
-
-def reference_block(block: SGPBlock, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """The SGP block as released: everything but the residual path runs over the padding."""
-    if block.downsample:
-        x = F.max_pool1d(x, 3, stride=2, padding=1)
-        mask = mask[:, :, ::2]
-    h = channel_norm(block.norm, x)
-    gate = F.relu(block.global_fc(h.mean(-1, keepdim=True)))
-    out = block.fc(h) * gate + (block.convw(h) + block.convkw(h)) * block.psi(h) + h
-    scales = [path.scale[:, None] for path in block.paths] or [1.0, 1.0]
-    x = x * mask + scales[0] * out
-    return x + scales[1] * block.mlp_out(F.gelu(block.mlp_in(block.group_norm(x)))), mask
-
-
-def reference_network(model: TriDet, x: Tensor, mask: Tensor) -> list[list[Tensor]]:
-    """Per level: class, start, end logits (B, C, T_l), offsets (B, 2 (bins + 1), T_l)."""
-    x = reference_stack(model.embedding, x, mask)
-    for block in model.stem:
-        x, mask = reference_block(block, x, mask)
-    pyramid = [(x, mask)]
-    for block in model.branch:
-        pyramid.append(reference_block(block, *pyramid[-1]))
-    levels = []
-    for level, (x, mask) in enumerate(pyramid):
-        x = channel_norm(model.level_norms[level], x)
-        heads = (model.class_head, model.start_head, model.end_head, model.offset_head)
-        outs = [head.last(reference_stack(head.stack, x, mask)) * mask for head in heads]
-        outs[3] = F.relu(outs[3] * model.level_scale[level])
-        levels.append(outs)
-    return levels
+from fustal_core.student_blocks import AffineDropPath, SGPBlock, large_window
 
 
 @pytest.mark.parametrize(
@@ -65,15 +24,11 @@ def test_network_equals_the_released_one_level_by_level(
     features, mask = random_input(lengths, 32)
     with torch.no_grad():
         output = model(features, mask)
-        expected = reference_network(model, features.transpose(1, 2), mask[:, None].float())
-    for positions, outs in zip(output.grid.slices(), expected, strict=True):
-        got = (output.class_logits, output.start_logits, output.end_logits)
-        for logits, wanted in zip(got, outs[:3], strict=True):
-            torch.testing.assert_close(
-                logits[:, positions], wanted.transpose(1, 2), rtol=1e-4, atol=1e-5
-            )
-        offsets = output.offsets[:, positions].flatten(2)
-        torch.testing.assert_close(offsets, outs[3].transpose(1, 2), rtol=1e-4, atol=1e-5)
+        expected = network_by_levels(model, features, mask)
+    levels = torch.cat([torch.arange(own.start, own.stop) for own in output.grid.slices()])
+    heads = (output.class_logits, output.start_logits, output.end_logits, output.offsets.flatten(2))
+    for got, wanted in zip(heads, expected, strict=True):
+        torch.testing.assert_close(got[:, levels], wanted, rtol=1e-4, atol=1e-5)
 
 
 @settings(max_examples=15, deadline=None)
@@ -172,7 +127,10 @@ def moves(parameter: Tensor) -> bool:
 
 
 @pytest.mark.parametrize(("std", "alive"), [(0.0, False), (0.1, True)])
-def test_depthwise_weights_that_start_at_zero_never_move(std: float, alive: bool) -> None:
+def test_depthwise_weights_that_start_at_zero_never_move(
+    std: float, alive: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(SGPBlock, "_has_depthwise", lambda _: True)  # else they are left out
     model = TriDet(5, 3, small_settings(depthwise_std=std), torch.Generator().manual_seed(0))
     output = model(*random_input([32], 32))
     (output.class_logits.square().sum() + output.offsets.sum()).backward()

@@ -432,7 +432,7 @@ def test_one_first_phase_serves_all_thresholds_of_ema_labels(
     assert first == second == unmade.phase_one("truth")
     assert trained == [unmade.run_dir / "03_training/truth_phase_one"]
     found = [study.student("truth", distill=True).ema_labels for study in thresholds]
-    assert (found[1]["score"] <= 0.9).all() or len(found[1]) < len(found[0])
+    assert len(found[1]) < len(found[0])
     assert found[0]["score"].max() > 0
     assert not found[0].equals(found[1])
     slower = unmade.variant("lr", overrides={"student.learning_rate": 1e-4})
