@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from itertools import product
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pandas as pd
@@ -26,7 +27,11 @@ SAYS = {claim.key: claim.says for claim in CLAIMS}
 CELLS = [claim for claim in CLAIMS if claim.cells]
 
 
-def study_with(overrides: dict[str, object], run_dir: Path = Path("unused")) -> Study:
+FOLDER = TemporaryDirectory()
+"""Of studies whose tests have none of their own; removed at the end."""
+
+
+def study_with(overrides: dict[str, object], run_dir: Path = Path(FOLDER.name)) -> Study:
     return Study(make_settings(profile="smoke", overrides=overrides), run_dir)
 
 
