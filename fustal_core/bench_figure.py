@@ -63,6 +63,7 @@ def _panel(axes: Axes, part: str, rows: pd.DataFrame) -> None:
     axes.set_title(textwrap.fill(part, 26), fontsize=9)
     axes.set_xticks([1, 2, 4, 8, 16], ["1", "2", "4", "8", "16"], minor=False)
     axes.xaxis.minorticks_off()
+    axes.yaxis.minorticks_off()
     # Room above for the legend: a decade for its first line, less for each further one.
     axes.set_ylim(min(times) / 2, max(times) * 4 * 2.5 ** len(rows))
     close = {"handletextpad": 0.0, "borderpad": 0.0, "borderaxespad": 0.1, "labelspacing": 0.2}
