@@ -111,7 +111,7 @@ def test_limits_by_hand() -> None:
     assert cpu.limit_s("memory", np.nan, 5e9) == 0.5
     assert np.isnan(cpu.limit_s("", 8e9, 5e9))
     gpu = replace(cpu, device="cuda", matrix_gflops={"float32": 4.0, "TF32": 16.0})
-    assert gpu.limit_s("matrix products", 8e9, np.nan) == 0.5
+    assert gpu.limit_s("matrix products", 8e9, np.nan) == 2.0  # parts compute in float32
 
 
 def test_a_machine_is_measured_and_leaves_torch_as_it_was() -> None:
