@@ -187,7 +187,7 @@ def _product(study: Study, measured: Measured, labels: LabelSource) -> Product:
         measured,
         _measured_job(study, measured, labels).product.key,
         settings.selection.model_dump(),
-        study.not_measured | {"further_tiou": None},
+        study.not_measured,
         settings.ablation.resamples,
     ]
     name = f"{measured} on {labels}".replace(" ", "-")

@@ -199,6 +199,11 @@ def ranked_matches(
 
 
 def thresholds_of(tiou: float | Sequence[float] | np.ndarray) -> np.ndarray:
+    """One or more tIoU thresholds as (K,) float64.
+
+    Raises:
+        ValueError: none, or one that is not in (0, 1].
+    """
     values = np.atleast_1d(np.asarray(tiou, dtype=float))
     if values.ndim != 1 or not len(values) or not ((values > 0) & (values <= 1)).all():
         raise ValueError(f"tIoU thresholds: expected one or more in (0, 1], got {tiou}")

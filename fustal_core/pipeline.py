@@ -115,7 +115,7 @@ def run_notebooks(
     modules = [path.stem for path in PACKAGE.glob("*.py")]
     code = hash_of(code_hash(name for name in modules if not name.startswith(_NOT_SHOWN)), tables)
     executed, left_out = [], Study(settings, run_dir).not_measured
-    asked = settings.model_dump(exclude={"evaluation"})  # left_out has its content
+    asked = settings.model_dump(exclude={"evaluation": {"ambiguous"}})  # left_out has its content
     with ExitStack() as stack:
         for name in stages:
             source = notebooks_dir() / f"{name}.ipynb"

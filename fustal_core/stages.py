@@ -294,13 +294,13 @@ class Study:
 
     @property
     def not_measured(self) -> dict[str, Any]:
-        """The settings of the evaluation, for keys: the ambiguous intervals themselves, not their file.
+        """What of the test is left out, for keys: the ambiguous intervals themselves, not their file.
 
         Raises:
             DataError: a list of intervals that cannot be read.
         """
         intervals = None if self._ambiguous is None else self._ambiguous.to_dict("split")
-        return self.settings.evaluation.model_dump() | {"ambiguous": intervals}
+        return {"exclude": self.settings.evaluation.exclude, "ambiguous": intervals}
 
     def measure_labels(self, labels: pd.DataFrame) -> pd.DataFrame:
         """Quality of labels of the training videos, one row (see ``quality.pseudo_label_quality``)."""
@@ -384,8 +384,9 @@ class Study:
         return self._shared(product, lambda base: base.student_product(labels, phase))
 
     def _measure_along(self, settings: TrainingSettings | StudentSettings) -> list[Any]:
-        """What of the test is left out, if the training is measured on its way."""
-        return [self.not_measured] if settings.evaluate_every else []
+        """What is measured of the test, if the training is measured on its way."""
+        further = self.settings.evaluation.further_tiou
+        return [self.not_measured, further] if settings.evaluate_every else []
 
     def phase_one(self, labels: LabelSource) -> Path:
         """The state after the epochs on the given labels, from which both continuations start."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -92,8 +92,7 @@ def suppress(found: Found, settings: StudentSettings) -> Found:
         _suppress_groups(found, first[groups], sizes[groups], settings)
         for groups in _chunks(sizes, NMS_CHUNK.get(group.device.type, 2**21))
     ]
-    fields = [[getattr(p, f) for p in parts] for f in ("video", "label", "segments", "scores")]
-    return _best_per_video(Found(*(torch.cat(field) for field in fields)), settings.max_detections)
+    return _best_per_video(_joined(parts), settings.max_detections)
 
 
 def _chunks(sizes: Tensor, places: int) -> Iterator[Tensor]:
@@ -205,25 +204,19 @@ def detect_batch(
     """
     device, model = torch.device(device), model.eval()
     lengths = {name: store.num_snippets(name) for name in names}
-    passes = list(length_batches(lengths, settings, POSITIONS_PER_PASS.get(device.type, 32_768)))
+    done: list[str] = []
     parts = []
-    for own in passes:
+    for own in length_batches(lengths, settings, POSITIONS_PER_PASS.get(device.type, 32_768)):
         output = model(*pad_features([store[name] for name in own], settings, device))
-        parts.append(find_candidates(output, settings))
-    names = [name for own in passes for name in own]
-    found = suppress(_side_by_side(parts, [len(own) for own in passes]), settings)
-    return _to_frame(found, names, store, classes, durations_s)
+        found = find_candidates(output, settings)
+        parts.append(replace(found, video=found.video + len(done)))
+        done += own
+    return _to_frame(suppress(_joined(parts), settings), done, store, classes, durations_s)
 
 
-def _side_by_side(parts: list[Found], counts: list[int]) -> Found:
-    """What was found in some batches of so many videos each, as if they had been one batch."""
-    firsts = [sum(counts[:i]) for i in range(len(counts))]
-    return Found(
-        torch.cat([part.video + first for part, first in zip(parts, firsts, strict=True)]),
-        torch.cat([part.label for part in parts]),
-        torch.cat([part.segments for part in parts]),
-        torch.cat([part.scores for part in parts]),
-    )
+def _joined(parts: list[Found]) -> Found:
+    """All that was found, one part behind the other."""
+    return Found(*(torch.cat([getattr(p, field.name) for p in parts]) for field in fields(Found)))
 
 
 def in_order(frames: list[pd.DataFrame], videos: list[str]) -> pd.DataFrame:
