@@ -98,13 +98,7 @@ def run_grid(study: Study) -> Results:
     settings = study.settings.ablation
     grid = cells(study.settings, settings.groups)
     studies = {seed: of_seed(study, seed) for seed in settings.seeds}
-    jobs.make(
-        [
-            measurement_job(of_cell(of_its_seed, cell), cell.measured, cell.labels)
-            for of_its_seed in studies.values()
-            for cell in grid
-        ]
-    )
+    jobs.make(jobs_of(study))
     rows, samples = [], {}
     for cell in grid:
         own = {seed: of_cell(of_its_seed, cell) for seed, of_its_seed in studies.items()}
@@ -115,6 +109,21 @@ def run_grid(study: Study) -> Results:
             "f1@0.5": np.stack([one.f1 for one in found.values()]),
         }
     return Results(pd.DataFrame(rows), samples, study.settings.data != "simulated")
+
+
+def jobs_of(study: Study) -> list[jobs.Job]:
+    """The measurements of all cells with all seeds, after the trainings that they need.
+
+    Raises:
+        SettingsError: as :func:`run_grid`.
+    """
+    settings = study.settings.ablation
+    grid = cells(study.settings, settings.groups)
+    return [
+        measurement_job(of_cell(of_its_seed, cell), cell.measured, cell.labels)
+        for of_its_seed in (of_seed(study, seed) for seed in settings.seeds)
+        for cell in grid
+    ]
 
 
 def of_seed(study: Study, seed: int) -> Study:

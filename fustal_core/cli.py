@@ -143,8 +143,8 @@ def run(
         fingerprint = cli_data.fingerprint_of_sound_data(settings)
         with run_lock(folder):
             claim_run_dir(folder, settings, force=force)
-            jobs = offered(scheduler, workers or worker_count(settings))
-            run_notebooks(chosen, settings, overrides, folder, fingerprint, jobs, say=to_stderr)
+            own = offered(scheduler, workers or worker_count(settings))
+            run_notebooks(chosen, settings, overrides, folder, fingerprint, own, say=to_stderr)
     except NotebookError as error:
         raise SystemExit(_fail(error, 1)) from None
     except KeyboardInterrupt:

@@ -175,6 +175,24 @@ TERMS: dict[str, dict[str, Any] | None] = {
 """FTCL with and without its terms -> settings; None: before its training. The second sees the same pairs
 as often, so that what more training does is not taken for what a contrast does."""
 
+_METHODS: dict[str, Method] = {
+    name: "acm-net" if changes is None else "ftcl" for name, changes in TERMS.items()
+}
+
+
+def training_seeds(study: Study) -> list[int]:
+    """The run's own seed and the two after it."""
+    return [study.settings.seed + more for more in range(3)]
+
+
+def term_jobs(study: Study, seeds: Sequence[int]) -> list[jobs.Job]:
+    """The trainings of :func:`terms_over_seeds`."""
+    return [
+        jobs.generation(term(study, seed, name), method)
+        for seed in seeds
+        for name, method in _METHODS.items()
+    ]
+
 
 def terms_over_seeds(study: Study, seeds: Sequence[int]) -> pd.DataFrame:
     """FTCL with and without its terms on the study's data, over seeds of the training alone.
@@ -183,17 +201,10 @@ def terms_over_seeds(study: Study, seeds: Sequence[int]) -> pd.DataFrame:
         ``variant`` (of ``TERMS``), ``seed``, ``data``, ``weights`` ("last" or "best-on-test"), test
         mAP in percent. All variants of a seed start from the same ACM-Net.
     """
-    methods = {name: "acm-net" if changes is None else "ftcl" for name, changes in TERMS.items()}
-    jobs.make(
-        [
-            jobs.generation(term(study, seed, name), method)
-            for seed in seeds
-            for name, method in methods.items()
-        ]
-    )
+    jobs.make(term_jobs(study, seeds))
     rows = []
     for seed in seeds:
-        for name, method in methods.items():
+        for name, method in _METHODS.items():
             found = term(study, seed, name).generation(method).detections
             chosen = BEST_ON_TEST if "generator" in choices_on_test(study, method) else "last"
             row = {"variant": name, "seed": seed, "data": study.data_name, "weights": chosen}

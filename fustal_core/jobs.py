@@ -3,8 +3,9 @@
 A job makes one product of a study: a generator with its proposals, the first phase of a student, a
 student, a measurement. What several settings share is one job, and what was made before is none. A job
 on a CPU computes on one thread, so results do not depend on how many jobs run at once, on which worker,
-or in which order. If a worker dies, its job starts again on another, from its last checkpoint. First
-comes what the longest chain of jobs waits for, so that no such chain is left to one worker at the end.
+or in which order. If a worker dies, its job starts again on another, from its last checkpoint. Jobs
+with the same data follow each other, so that a worker has it at hand; of these comes first what the
+longest chain of jobs waits for, so that no such chain is left to one worker at the end.
 
 Workers read and write the run directory: on a cluster it lies on a file system that all of them see.
 """
@@ -56,6 +57,8 @@ _KEY = " in ("  # between the name of a job and what else tells dask which one i
 _KEEP_MEMORY = {"MALLOC_TRIM_THRESHOLD_": 2**30, "MALLOC_MMAP_THRESHOLD_": 2**25}
 """Dask lets workers hand back freed memory at once, and a training step frees and takes a lot of it: so
 a student took three times as long. 2^25 bytes are the most that glibc accepts."""
+_OTHER_DATA, _LATER = 1e3, 1e7
+"""What a job of the next data comes later, and one of the next list: more than any chain's work."""
 _ALONE = Lock()
 """Held by a worker's job: torch's random numbers and threads are those of the whole process."""
 _VISIBLE = "CUDA_VISIBLE_DEVICES"
@@ -292,9 +295,9 @@ def make_at(address: str, missing: Sequence[Job]) -> None:
     with _client(address) as client, show_progress(count) as progress:
         _check_workers(client, missing)
         doing: dict[str, str] = {}
-        topic = f"fustal-progress-{client.id}"  # other runs may send jobs to the same scheduler
-        client.subscribe_topic(topic, partial(_hear, doing))
-        waiting = _submitted(client, missing, topic)
+        for topic in {_topic(job.study) for job in missing}:
+            client.subscribe_topic(topic, partial(_hear, doing))
+        waiting = _submitted(client, missing, priorities(missing))
         try:
             while waiting:
                 for future in _finished(waiting):
@@ -310,6 +313,61 @@ def make_at(address: str, missing: Sequence[Job]) -> None:
         finally:
             with suppress(Exception):  # it may have gone; what ended the waiting is the error
                 client.cancel(list(waiting))
+
+
+@contextmanager
+def begun_ahead(planned: Iterable[Sequence[Job]]) -> Iterator[None]:
+    """Let the offered workers make, while the block runs, what will be asked for; nobody waits for it.
+
+    Who asks finds it made, or under way, or failed. Without workers nothing is begun.
+
+    Args:
+        planned: jobs, list by list in the order in which they will be asked for. All of a list come
+            before all of the next, and after whatever is being asked for.
+    """
+    address = os.environ.get(SCHEDULER)
+    lists = [missing_of(wanted) for wanted in planned] if address else []
+    missing = missing_of([job for wanted in lists for job in wanted])
+    if not missing:
+        yield
+        return
+    place: dict[Path, int] = {}  # the first list that needs a job
+    for number, wanted in enumerate(lists, start=1):
+        for job in wanted:
+            place.setdefault(job.product.folder, number)
+    later = [
+        priority - _LATER * place[job.product.folder]
+        for job, priority in zip(missing, priorities(missing), strict=True)
+    ]
+    with _client(address) as client:
+        futures = _submitted(client, missing, later)
+        try:
+            yield
+        finally:
+            with suppress(Exception):  # the scheduler may have gone
+                client.cancel(list(futures))
+
+
+def priorities(missing: Sequence[Job]) -> list[float]:
+    """Of the jobs that can start the one with the highest does; see the head of this module.
+
+    Args:
+        missing: each after those it needs; data that comes first in it goes first.
+    """
+    data: dict[Path, int] = {}
+    return [
+        chain
+        - 1e-6 * order
+        - _OTHER_DATA * data.setdefault(job.study.data_owner.run_dir, len(data))
+        for order, (job, chain) in enumerate(zip(missing, chain_works(missing), strict=True))
+    ]
+
+
+def _topic(study: Study) -> str:
+    """Where the jobs of a run say what they do; other runs may send jobs to the same scheduler."""
+    while study.base:
+        study = study.base
+    return f"fustal-progress-{study.run_dir.resolve()}"
 
 
 def _told(error: KilledWorker) -> str:
@@ -365,23 +423,25 @@ def _hear(doing: dict[str, str], event: tuple[float, tuple[str, str]]) -> None:
         doing[job] = f"{job}: {line}" if line else job
 
 
-def _submitted(client: Client, missing: Sequence[Job], topic: str) -> dict[Future, str]:
+def _submitted(client: Client, missing: Sequence[Job], ranks: Sequence[float]) -> dict[Future, str]:
     """The jobs' futures with the jobs' names; a job starts when those before it are done.
 
-    Of those that can start the one with the longest chain does, else the first in the list.
+    A job that the scheduler has from another client is the same one, and done once.
+
+    ranks: priority of each.
     """
     futures: dict[Path, Future] = {}
-    for order, (job, chain) in enumerate(zip(missing, chain_works(missing), strict=True)):
+    for job, rank in zip(missing, ranks, strict=True):
         before = [futures[x.product.folder] for x in job.after if x.product.folder in futures]
         futures[job.product.folder] = client.submit(
             _run_there,
             replace(job, after=()),
             before,
             all_code(),
-            topic,
+            _topic(job.study),
             key=f"{job.name}{_KEY}{job.product.folder}, {job.product.key})",
             pure=False,
-            priority=chain - 1e-6 * order,
+            priority=rank,
             resources={"GPU": 1} if job.study.device == "cuda" else None,
         )
     return {futures[job.product.folder]: job.name for job in missing}

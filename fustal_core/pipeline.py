@@ -18,8 +18,10 @@ from typing import TYPE_CHECKING, Any
 from fustal_core.claims import refresh_readme, write_claims
 from fustal_core.config import Settings, SettingsError, make_settings, read_settings
 from fustal_core.files import atomic_path, partial_folders, remove_partial_files, write_text
+from fustal_core.jobs import begun_ahead
 from fustal_core.locks import RunDirectoryBusyError, making_lock
 from fustal_core.pictures import with_fewer_colours
+from fustal_core.plan import jobs_of
 from fustal_core.progress import NOTE, VARIABLE
 from fustal_core.rundir import PACKAGE, Product, code_hash, hash_of, project_root
 from fustal_core.stages import Study
@@ -79,7 +81,7 @@ def run_notebooks(
     overrides: dict[str, Any],
     run_dir: Path,
     fingerprint: str,
-    jobs: AbstractContextManager[None],
+    workers: AbstractContextManager[None],
     *,
     say: Say = print,
 ) -> list[str]:
@@ -90,7 +92,8 @@ def run_notebooks(
         settings: of the run; ``overrides`` are what of them differs from the profile.
         run_dir: whose ``NN_name/NN_name.ipynb`` gets the executed copy.
         fingerprint: of the data.
-        jobs: what makes workers available to notebooks, entered if one is executed.
+        workers: makes them available to notebooks, entered if one is executed. They begin at once
+            with what all of the notebooks train (see :mod:`fustal_core.plan`).
         say: receives a line at each notebook's start and end, and its progress.
 
     Returns:
@@ -114,29 +117,34 @@ def run_notebooks(
     tables = [path.read_text(encoding="utf-8") for path in files]
     modules = [path.stem for path in PACKAGE.glob("*.py")]
     code = hash_of(code_hash(name for name in modules if not name.startswith(_NOT_SHOWN)), tables)
-    executed, left_out = [], Study(settings, run_dir).not_measured
-    asked = settings.model_dump(exclude={"evaluation": {"ambiguous"}})  # left_out has its content
+    study = Study(settings, run_dir)
+    study.fingerprint = fingerprint
+    asked = settings.model_dump(
+        exclude={"evaluation": {"ambiguous"}}
+    )  # not_measured has its content
+    products = {}
+    for name in stages:
+        sources = _cell_sources(notebooks_dir() / f"{name}.ipynb")
+        key = hash_of(sources, asked, study.not_measured, fingerprint, code)
+        products[name] = Product(run_dir / name, key)
+    stale = [name for name in stages if not _is_executed(products[name])]
     with ExitStack() as stack:
-        for name in stages:
-            source = notebooks_dir() / f"{name}.ipynb"
-            key = hash_of(_cell_sources(source), asked, left_out, fingerprint, code)
-            product = Product(run_dir / name, key)
-            target = product.folder / f"{name}.ipynb"
-            if product.is_made and _is_whole(target):
+        if stale:
+            stack.enter_context(workers)
+            stack.enter_context(begun_ahead(jobs_of(name, study) for name in stale))
+        for name, product in products.items():
+            if name not in stale:
                 say(f"{name}: unchanged, skipped")
                 continue
-            if not executed:
-                stack.enter_context(jobs)
             say(f"{name}: running")
             start = time.monotonic()
             product.begin()
             with _relayed_progress(name, say):
-                _execute(source, target, parameters)
+                _execute(notebooks_dir() / f"{name}.ipynb", _copy_of(product), parameters)
             product.finish()
             say(f"{name}: done in {time.monotonic() - start:.0f} s")
-            executed.append(name)
-    write_claims(Study(settings, run_dir))
-    return executed
+    write_claims(study)
+    return stale
 
 
 def _remove_leftovers(run_dir: Path) -> None:
@@ -146,10 +154,16 @@ def _remove_leftovers(run_dir: Path) -> None:
             remove_partial_files(folder)
 
 
-def _is_whole(notebook: Path) -> bool:
-    """Whether an executed notebook can be read; one may have opened and changed it."""
+def _copy_of(notebook: Product) -> Path:
+    """Where the executed copy of a notebook lies."""
+    return notebook.folder / f"{notebook.folder.name}.ipynb"
+
+
+def _is_executed(notebook: Product) -> bool:
+    """Whether its executed copy is there and can be read; one may have opened and changed it."""
     try:
-        return bool(json.loads(notebook.read_text(encoding="utf-8"))["cells"])
+        copy = _copy_of(notebook).read_text(encoding="utf-8")
+        return notebook.is_made and bool(json.loads(copy)["cells"])
     except (OSError, ValueError, KeyError, TypeError):
         return False
 

@@ -47,13 +47,13 @@ PROFILE_VALUES: dict[str, dict[str, dict[str, Any]]] = {
         "generation": _QUICK_GENERATOR,
         "acm_net": {**_QUICK_GENERATOR, "iterations": 600},
         "ftcl": {
-            "epochs": 10,
+            "epochs": 5,
             "pairs_per_epoch": 200,
             "fsd_channels": 128,
             "learning_rate": 1e-3,
         },
         "hr_pro": {
-            "iterations": 300,
+            "iterations": 150,
             "attention_dropout": 0.0,
             "learning_rate": 1e-3,
             "train_classes": "video labels",

@@ -19,8 +19,12 @@ from fustal_core.hrpro_training import example_video
 from fustal_core.naming import HR_PRO, HR_PRO_SNIPPET
 from fustal_core.quality import assign
 from fustal_core.reliability import reliable_proposals
+from fustal_core.stage_settings import PointSource
 from fustal_core.stages import Study
 from fustal_core.views import snippet_times, truth_of
+
+PLACEMENTS: tuple[PointSource, ...] = ("start", "uniform")
+"""Where else in their segments points are tried."""
 
 
 def proposals_of_points(study: Study, video: str) -> pd.DataFrame:
@@ -203,15 +207,20 @@ def own_placement(study: Study) -> pd.DataFrame:
     return pd.DataFrame([row | found])
 
 
-def placement_rows(study: Study, placements: Sequence[str]) -> pd.DataFrame:
+def placed_elsewhere(study: Study, placements: Sequence[str] = PLACEMENTS) -> dict[str, Study]:
+    """The study with points in other places of the same segments, by the places' names."""
+    return {
+        how: study.variant(f"points-{how}", overrides={"hr_pro.points": how}) for how in placements
+    }
+
+
+def placement_rows(study: Study, placements: Sequence[str] = PLACEMENTS) -> pd.DataFrame:
     """Stage 1 trained with points in other places of the same segments; one row each.
 
     Returns:
         ``placement``, ``seed``, ``data``, test mAP (percent).
     """
-    studies = {
-        how: study.variant(f"points-{how}", overrides={"hr_pro.points": how}) for how in placements
-    }
+    studies = placed_elsewhere(study, placements)
     jobs.make([jobs.generation(one, "hr-pro-snippet") for one in studies.values()])
     rows = []
     for how, with_points in studies.items():

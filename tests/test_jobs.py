@@ -101,6 +101,13 @@ def a_job(folder: Path, make: Callable[[], object], name: str = "mine", **about:
     return Job(a_study(folder), name, Product(folder / name, "key"), make, **about)
 
 
+def until(is_so: Callable[[], bool], seconds: float = 30) -> None:
+    end = time.monotonic() + seconds
+    while not is_so():
+        assert time.monotonic() < end
+        time.sleep(0.1)
+
+
 # --- what workers do; they import it from here ----------------------------------------------------
 
 
@@ -119,10 +126,21 @@ def talk(seconds: float) -> None:
         time.sleep(seconds)
 
 
+def talk_on(seconds: float) -> None:
+    with show_progress("counting") as progress:
+        for i in range(round(10 * seconds)):
+            progress(i + 1, i + 1, "")
+            time.sleep(0.1)
+
+
 def write_line(path: Path, line: str) -> None:
     with path.open("a") as file:
         file.write(f"{line}\n")
     time.sleep(0.3)
+
+
+def is_at_work(dask_worker: Any) -> bool:
+    return jobs._ALONE.locked() or bool(dask_worker.state.tasks)
 
 
 def touch(path: Path) -> None:
@@ -338,31 +356,45 @@ class FakeClient:
         return sent.future
 
 
+def submit(client: Any, missing: Sequence[Job]) -> dict[Any, str]:
+    return jobs._submitted(client, missing, range(len(missing)))
+
+
+def test_of_the_same_data_the_longest_chain_is_first_and_other_data_is_later(
+    tmp_path: Path,
+) -> None:
+    study = a_study(tmp_path)
+    ranks = jobs.priorities(jobs.missing_of(wanted(study)))
+    # One minute of the generator and three of each student, of which half is the first phase.
+    assert ranks[:5] == pytest.approx([4.0, 3.0, 1.5, 1.5, 1.0], abs=1e-4)
+    assert sorted(ranks, reverse=True) == ranks
+    assert len(set(ranks)) == 6
+    assert ranks[5] < -900  # the generator of the other data
+    other, own = jobs.missing_of(wanted(study)[-1:]), jobs.missing_of(wanted(study)[:1])
+    assert max(jobs.priorities([*other, *own])[1:]) < 0 < jobs.priorities([*other, *own])[0]
+
+
 def test_what_is_submitted(tmp_path: Path) -> None:
     """Each waits for the futures of those before it, and takes a GPU where the study has one."""
     study = a_study(tmp_path / "a")
     client = FakeClient()
-    waiting = jobs._submitted(client, jobs.missing_of(wanted(study)), "topic")
+    waiting = submit(client, jobs.missing_of(wanted(study)))
     generation, first, plain, ema, cola, other = client.submitted
     assert waiting == {sent.future: sent.job.name for sent in client.submitted}
     assert generation.before == cola.before == other.before == []
     assert first.before == [generation.future]
     assert plain.before == ema.before == [first.future, generation.future]
     assert all(sent.resources is None for sent in client.submitted)
-    # One minute of the generator and three of each student, of which half is the first phase.
-    priorities = [sent.priority for sent in client.submitted]
-    assert priorities == pytest.approx([4.0, 3.0, 1.5, 1.5, 1.0, 1.0], abs=1e-4)
-    assert sorted(priorities, reverse=True) == priorities
-    assert len(set(priorities)) == 6
-    assert {sent.topic for sent in client.submitted} == {"topic"}
+    assert [sent.priority for sent in client.submitted] == list(range(6))
+    assert {sent.topic for sent in client.submitted} == {f"fustal-progress-{tmp_path / 'a'}"}
     # What is sent is the job alone, and no other run directory's job is taken for it.
     assert all(sent.job.after == () for sent in client.submitted)
-    jobs._submitted(client, jobs.missing_of(wanted(a_study(tmp_path / "b"))), "topic")
+    submit(client, jobs.missing_of(wanted(a_study(tmp_path / "b"))))
     assert len({sent.key for sent in client.submitted}) == 12
 
     study.device = "cuda"
     gpu = FakeClient()
-    jobs._submitted(gpu, jobs.missing_of([jobs.student(study)]), "topic")
+    submit(gpu, jobs.missing_of([jobs.student(study)]))
     assert [sent.resources for sent in gpu.submitted] == [{"GPU": 1}] * 3
 
 
@@ -539,13 +571,14 @@ def test_two_runs_at_one_scheduler_do_not_hear_each_other(
     """Each is told of its own jobs; one job is called so."""
     monkeypatch.setenv(VARIABLE, str(tmp_path / "mine"))
     with Client(cluster) as other:
-        theirs = a_job(tmp_path, partial(talk, 3), "theirs")
-        waiting = jobs._submitted(other, [theirs], "of-another-run")
+        theirs = a_job(tmp_path / "other", partial(talk, 3), "theirs")
+        waiting = submit(other, [theirs])
         jobs.make([a_job(tmp_path, partial(talk, 1), "mine")], scheduler=cluster)
         assert list(waiting.values()) == ["theirs"]
         for future in waiting:
             future.result()
-        heard = [line for _, (_, line) in other.get_events("of-another-run")]
+        topic = f"fustal-progress-{tmp_path / 'other'}"
+        heard = [line for _, (_, line) in other.get_events(topic)]
     assert "note: one was black" in heard
     lines = (tmp_path / "mine").read_text().splitlines()
     assert lines[-1] == "1 job: 1/1"
@@ -597,6 +630,68 @@ def test_a_scheduler_that_is_there_is_offered_as_it_is(
     with jobs.offered(cluster, 5):
         assert os.environ[jobs.SCHEDULER] == cluster
     assert jobs.SCHEDULER not in os.environ
+
+
+def test_what_will_be_asked_for_is_begun_ahead(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """List by list, after what is being asked for; who asks for a planned job does not do it twice."""
+    log = tmp_path / "log"
+
+    def job(name: str, **about: Any) -> Job:
+        return a_job(tmp_path, partial(write_line, log, name), name, **about)
+
+    blocking = a_job(tmp_path, partial(time.sleep, 1), "blocking", work=99.0)
+    first, second, third = job("first"), job("second", work=5.0), job("third", work=9.0)
+    with jobs.offered(None, 1):
+        pass
+    with jobs.local_cluster(1) as address:
+        monkeypatch.setenv(jobs.SCHEDULER, address)
+        with jobs.begun_ahead([[blocking, first], [first, second], [third]]):
+            jobs.make([job("asked"), second])
+            asked = log.read_text().split()
+            until(lambda: len(log.read_text().split()) == 4)
+    # A worker has its next job at hand before it is asked for another.
+    assert set(asked) >= {"asked", "second"}
+    order = log.read_text().split()
+    assert sorted(order) == ["asked", "first", "second", "third"]
+    assert order.index("asked") < 2
+    assert order.index("first") < order.index("second") < order.index("third")
+
+
+def test_what_failed_ahead_fails_for_who_asks_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wrong = a_job(tmp_path, partial(fail, DataError(["no such class"])), "wrong")
+    with jobs.local_cluster(1) as address:
+        monkeypatch.setenv(jobs.SCHEDULER, address)
+        with jobs.begun_ahead([[wrong]]):
+            time.sleep(2)
+            with pytest.raises(DataError, match="no such class"):
+                jobs.make([wrong])
+
+
+def test_what_is_planned_and_not_asked_for_is_dropped_with_the_plan(
+    cluster: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(jobs.SCHEDULER, cluster)
+    talking = [a_job(tmp_path, partial(talk_on, 60), str(n)) for n in range(4)]
+    late = a_job(tmp_path, partial(touch, tmp_path / "late"), "late", after=tuple(talking))
+    with jobs.begun_ahead([[late]]):
+        time.sleep(1)
+    monkeypatch.delenv(jobs.SCHEDULER)
+    with Client(cluster) as client:
+        until(lambda: not any(client.run(is_at_work).values()))
+    assert not (tmp_path / "late").exists()
+
+
+def test_without_workers_nothing_is_planned(tmp_path: Path) -> None:
+    def plan() -> Iterator[list[Job]]:
+        pytest.fail("asked")
+        yield []
+
+    with jobs.begun_ahead(plan()):
+        pass
 
 
 def test_how_many_workers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

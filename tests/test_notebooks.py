@@ -14,8 +14,12 @@ import nbformat
 import pandas as pd
 import pytest
 
+from fustal_core import plan
 from fustal_core.claim_list import CLAIMS
+from fustal_core.jobs import Job, missing_of
+from fustal_core.made_from import student_folder
 from fustal_core.naming import GENERATORS
+from fustal_core.oracle import RUNGS
 from fustal_core.pipeline import notebooks_dir, stage_names
 from fustal_core.reporting import MAIN_COLUMNS
 from fustal_core.results import read_ground_truth
@@ -66,6 +70,28 @@ def test_the_run_directory_is_as_documented(smoke_run: Path) -> None:
     assert ablation.groupby("seed")["cell"].nunique().tolist() == [10, 10]
     quality = pd.read_csv(smoke_run / "05_analysis" / "pseudo_label_quality.csv")
     assert (quality["step"] == "EMA labels").sum() == 2
+
+
+def with_all_before(wanted: list[Job]) -> list[Job]:
+    return [*wanted, *(each for job in wanted for each in with_all_before(list(job.after)))]
+
+
+def test_what_notebooks_train_is_planned(smoke_run: Path) -> None:
+    """All but what depends on results: rungs of the oracle ladder, and a share of the videos."""
+    study = open_study("simulated", "smoke", 0, smoke_run)
+    planned = [job for stage in STAGES for job in with_all_before(plan.jobs_of(stage, study))]
+    assert not missing_of(planned)
+    trained = {
+        path.parent.relative_to(smoke_run)
+        for kind in ("01_generation", "03_training", "04_ablation")
+        for path in smoke_run.rglob(f"{kind}/*/made.json")
+    }
+    unplanned = trained - {job.product.folder.relative_to(smoke_run) for job in planned}
+    folders = {student_folder(rung, phase) for rung in RUNGS for phase in ("phase_one", "plain")}
+    share = {path for path in unplanned if path.parts[:2] == ("variants", "train-0.167")}
+    assert share
+    assert {path.name for path in unplanned - share} < folders
+    assert plan.jobs_of("08_somebodys", study) == []
 
 
 def test_every_claim_is_in_the_one_table(smoke_run: Path) -> None:
