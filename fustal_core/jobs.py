@@ -6,31 +6,27 @@ on a CPU computes on one thread, so results do not depend on how many jobs run a
 or in which order. If a worker dies, its job starts again on another, from its last checkpoint. Jobs
 with the same data follow each other, so that a worker has it at hand; of these comes first what the
 longest chain of jobs waits for, so that no such chain is left to one worker at the end.
-
-Workers read and write the run directory: on a cluster it lies on a file system that all of them see.
 """
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from threading import Lock
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
 from fustal_core.config import Settings, SettingsError
-from fustal_core.data import Dataset
 from fustal_core.made_from import STARTS_FROM, LabelSource
-from fustal_core.progress import NOTE, reported_to, say_note, show_progress
+from fustal_core.progress import NOTE, say_note, show_progress
 from fustal_core.rundir import Product, all_code, torch_device
 from fustal_core.stage_settings import Method
 from fustal_core.stages import Study
+from fustal_core.workers import JobError, connect, local_cluster, run_job
 
 if TYPE_CHECKING:
     from distributed import Client, Future, KilledWorker
@@ -52,20 +48,9 @@ _GENERATOR_WORK: dict[Method, float] = {
 _STUDENT_WORK = 3.0
 """Minutes on a core, roughly, of a generator and of a student's epochs in ``quick``. They decide which
 job begins first, so only their proportions count, and these are much the same in other profiles."""
-_PATIENCE_S = 20
 _KEY = " in ("  # between the name of a job and what else tells dask which one it is
-_KEEP_MEMORY = {"MALLOC_TRIM_THRESHOLD_": 2**30, "MALLOC_MMAP_THRESHOLD_": 2**25}
-"""Dask lets workers hand back freed memory at once, and a training step frees and takes a lot of it: so
-a student took three times as long. 2^25 bytes are the most that glibc accepts."""
 _OTHER_DATA, _LATER = 1e3, 1e7
 """What a job of the next data comes later, and one of the next list: more than any chain's work."""
-_ALONE = Lock()
-"""Held by a worker's job: torch's random numbers and threads are those of the whole process."""
-_VISIBLE = "CUDA_VISIBLE_DEVICES"
-
-
-class JobError(Exception):
-    """A job that cannot be done; the message says which, and what to look for."""
 
 
 @dataclass(frozen=True)
@@ -224,39 +209,6 @@ def chain_works(missing: Sequence[Job]) -> list[float]:
 
 
 @contextmanager
-def local_cluster(workers: int) -> Iterator[str]:
-    """Worker processes on this machine, one thread each, or a GPU each; yields the address."""
-    import dask
-    from distributed import Nanny, Scheduler, SpecCluster
-
-    here = {"host": "127.0.0.1"}  # workers run whatever they are sent: nobody else may send
-    common = here | {"nthreads": 1, "memory_limit": 0, "silence_logs": logging.ERROR}
-    gpus = _gpus()
-    places: list[dict[str, Any]] = [{} for _ in range(workers)]
-    for i, place in enumerate(places if gpus else []):
-        place["resources"] = {"GPU": 1}
-        place["env"] = {_VISIBLE: gpus[i % len(gpus)]}
-    local = here | {"dashboard": False, "dashboard_address": "127.0.0.1:0"}
-    environment = dask.config.get("distributed.nanny.pre-spawn-environ") | _KEEP_MEMORY
-    with (
-        dask.config.set({"distributed.nanny.pre-spawn-environ": environment}),
-        SpecCluster(
-            workers={i: {"cls": Nanny, "options": common | own} for i, own in enumerate(places)},
-            scheduler={"cls": Scheduler, "options": local},
-            silence_logs=logging.ERROR,
-        ) as cluster,
-    ):
-        yield cluster.scheduler_address
-
-
-def _gpus() -> list[str]:
-    """What the GPUs that this process may use are called where CUDA looks for such names."""
-    count = torch.cuda.device_count()
-    named = os.environ.get(_VISIBLE)
-    return (named.split(",") if named else [str(i) for i in range(count)])[:count]
-
-
-@contextmanager
 def offered(scheduler: str | None, workers: int) -> Iterator[None]:
     """Let all notebooks that are executed in the block send their jobs to the same workers.
 
@@ -269,7 +221,7 @@ def offered(scheduler: str | None, workers: int) -> Iterator[None]:
     """
     with ExitStack() as stack:
         if scheduler:
-            _client(scheduler).close()
+            connect(scheduler).close()
         elif workers > 1:
             scheduler = stack.enter_context(local_cluster(workers))
         told = {SCHEDULER: scheduler, WORKERS: str(workers)}
@@ -292,7 +244,7 @@ def make_at(address: str, missing: Sequence[Job]) -> None:
     from distributed.client import FutureCancelledError
 
     count = f"{len(missing)} job{'s' * (len(missing) != 1)}"
-    with _client(address) as client, show_progress(count) as progress:
+    with connect(address) as client, show_progress(count) as progress:
         _check_workers(client, missing)
         doing: dict[str, str] = {}
         for topic in {_topic(job.study) for job in missing}:
@@ -339,7 +291,7 @@ def begun_ahead(planned: Iterable[Sequence[Job]]) -> Iterator[None]:
         priority - _LATER * place[job.product.folder]
         for job, priority in zip(missing, priorities(missing), strict=True)
     ]
-    with _client(address) as client:
+    with connect(address) as client:
         futures = _submitted(client, missing, later)
         try:
             yield
@@ -393,27 +345,6 @@ def _check_workers(client: Client, missing: Sequence[Job]) -> None:
         say_note("the scheduler has no workers yet; waiting for one")
 
 
-def _client(address: str) -> Client:
-    from distributed import Client
-    from distributed.utils import LoopRunner
-
-    try:
-        # First, since a client that finds nobody may block whoever collects it as garbage.
-        LoopRunner().run_sync(_knock, address)
-        return Client(address, timeout=_PATIENCE_S)
-    except (OSError, ValueError, TypeError) as error:
-        raise SettingsError(f"--scheduler: no dask scheduler at {address}: {error}") from None
-
-
-async def _knock(address: str) -> None:
-    from distributed import Security
-    from distributed.comm import connect
-
-    arguments = Security().get_connection_args("client")
-    comm = await connect(address, timeout=_PATIENCE_S, **arguments)
-    await comm.close()
-
-
 def _hear(doing: dict[str, str], event: tuple[float, tuple[str, str]]) -> None:
     """Keep what a job is doing, and say what it has to say."""
     job, line = event[1]
@@ -434,7 +365,7 @@ def _submitted(client: Client, missing: Sequence[Job], ranks: Sequence[float]) -
     for job, rank in zip(missing, ranks, strict=True):
         before = [futures[x.product.folder] for x in job.after if x.product.folder in futures]
         futures[job.product.folder] = client.submit(
-            _run_there,
+            run_job,
             replace(job, after=()),
             before,
             all_code(),
@@ -454,37 +385,3 @@ def _finished(waiting: Iterable[Future]) -> set[Future]:
     with suppress(TimeoutError):
         wait(list(waiting), timeout=1, return_when="FIRST_COMPLETED")
     return {future for future in waiting if future.done()}
-
-
-def _run_there(job: Job, before: Sequence[None], code: str, topic: str) -> None:
-    """What a worker does: the job, with data that it may have at hand from the last one."""
-    from distributed import get_worker
-
-    if code != all_code():
-        raise JobError(f"{job.name}: the worker has another version of fustal_core")
-    worker = get_worker()
-    key, kept = worker.get_current_task(), worker.__dict__.setdefault("fustal_data", {})
-
-    def report(line: str) -> None:
-        task = worker.state.tasks.get(key)
-        if task is None or task.state == "cancelled":
-            raise JobError(f"{job.name}: nobody waits for it any more")
-        worker.log_event(topic, (job.name, line))
-
-    with _ALONE, reported_to(report):
-        report("")
-        owner = job.study.data_owner
-        _provide_data(owner, kept)
-        job.make()
-        kept[owner.fingerprint] = owner.dataset
-
-
-def _provide_data(owner: Study, kept: dict[str, Dataset]) -> None:
-    """Give a study the data that is at hand, if it is its own; else make room for its own."""
-    if owner.fingerprint in kept:
-        owner.dataset = kept[owner.fingerprint]
-        return
-    kept.clear()
-    # Other studies of a run have data of their settings, which no fingerprint was taken of.
-    if not owner.base and owner.dataset.fingerprint != owner.fingerprint:
-        raise JobError("the data that the worker finds is not that of the run")

@@ -23,7 +23,7 @@ from cli_helpers import wait_for
 from distributed import Client
 from training_helpers import TINY
 
-from fustal_core import jobs, stages
+from fustal_core import jobs, stages, workers
 from fustal_core.ablation import measurement_job
 from fustal_core.annotations import DataError
 from fustal_core.config import SettingsError, make_settings
@@ -140,7 +140,7 @@ def write_line(path: Path, line: str) -> None:
 
 
 def is_at_work(dask_worker: Any) -> bool:
-    return jobs._ALONE.locked() or bool(dask_worker.state.tasks)
+    return workers._ALONE.locked() or bool(dask_worker.state.tasks)
 
 
 def touch(path: Path) -> None:

@@ -1,0 +1,130 @@
+"""Worker processes that make the jobs they are sent, by dask's ``distributed``: started here, or found.
+
+Workers read and write the run directory: on a cluster it lies on a file system that all of them see.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from threading import Lock
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from fustal_core.config import SettingsError
+from fustal_core.data import Dataset
+from fustal_core.progress import reported_to
+from fustal_core.rundir import all_code
+from fustal_core.stages import Study
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+    from fustal_core.jobs import Job
+
+_PATIENCE_S = 20
+_KEEP_MEMORY = {"MALLOC_TRIM_THRESHOLD_": 2**30, "MALLOC_MMAP_THRESHOLD_": 2**25}
+"""Dask lets workers hand back freed memory at once, and a training step frees and takes a lot of it: so
+a student took three times as long. 2^25 bytes are the most that glibc accepts."""
+_ALONE = Lock()
+"""Held by a worker's job: torch's random numbers and threads are those of the whole process."""
+_VISIBLE = "CUDA_VISIBLE_DEVICES"
+
+
+class JobError(Exception):
+    """A job that cannot be done; the message says which, and what to look for."""
+
+
+@contextmanager
+def local_cluster(workers: int) -> Iterator[str]:
+    """Worker processes on this machine, one thread each, or a GPU each; yields the address."""
+    import dask
+    from distributed import Nanny, Scheduler, SpecCluster
+
+    here = {"host": "127.0.0.1"}  # workers run whatever they are sent: nobody else may send
+    common = here | {"nthreads": 1, "memory_limit": 0, "silence_logs": logging.ERROR}
+    gpus = _gpus()
+    places: list[dict[str, Any]] = [{} for _ in range(workers)]
+    for i, place in enumerate(places if gpus else []):
+        place["resources"] = {"GPU": 1}
+        place["env"] = {_VISIBLE: gpus[i % len(gpus)]}
+    local = here | {"dashboard": False, "dashboard_address": "127.0.0.1:0"}
+    environment = dask.config.get("distributed.nanny.pre-spawn-environ") | _KEEP_MEMORY
+    with (
+        dask.config.set({"distributed.nanny.pre-spawn-environ": environment}),
+        SpecCluster(
+            workers={i: {"cls": Nanny, "options": common | own} for i, own in enumerate(places)},
+            scheduler={"cls": Scheduler, "options": local},
+            silence_logs=logging.ERROR,
+        ) as cluster,
+    ):
+        yield cluster.scheduler_address
+
+
+def _gpus() -> list[str]:
+    """What the GPUs that this process may use are called where CUDA looks for such names."""
+    count = torch.cuda.device_count()
+    named = os.environ.get(_VISIBLE)
+    return (named.split(",") if named else [str(i) for i in range(count)])[:count]
+
+
+def connect(address: str) -> Client:
+    """A client of the scheduler at an address.
+
+    Raises:
+        SettingsError: there is none.
+    """
+    from distributed import Client
+    from distributed.utils import LoopRunner
+
+    try:
+        # First, since a client that finds nobody may block whoever collects it as garbage.
+        LoopRunner().run_sync(_knock, address)
+        return Client(address, timeout=_PATIENCE_S)
+    except (OSError, ValueError, TypeError) as error:
+        raise SettingsError(f"--scheduler: no dask scheduler at {address}: {error}") from None
+
+
+async def _knock(address: str) -> None:
+    from distributed import Security, comm
+
+    arguments = Security().get_connection_args("client")
+    line = await comm.connect(address, timeout=_PATIENCE_S, **arguments)
+    await line.close()
+
+
+def run_job(job: Job, before: Sequence[None], code: str, topic: str) -> None:
+    """What a worker does: the job, with data that it may have at hand from the last one."""
+    from distributed import get_worker
+
+    if code != all_code():
+        raise JobError(f"{job.name}: the worker has another version of fustal_core")
+    worker = get_worker()
+    key, kept = worker.get_current_task(), worker.__dict__.setdefault("fustal_data", {})
+
+    def report(line: str) -> None:
+        task = worker.state.tasks.get(key)
+        if task is None or task.state == "cancelled":
+            raise JobError(f"{job.name}: nobody waits for it any more")
+        worker.log_event(topic, (job.name, line))
+
+    with _ALONE, reported_to(report):
+        report("")
+        owner = job.study.data_owner
+        _provide_data(owner, kept)
+        job.make()
+        kept[owner.fingerprint] = owner.dataset
+
+
+def _provide_data(owner: Study, kept: dict[str, Dataset]) -> None:
+    """Give a study the data that is at hand, if it is its own; else make room for its own."""
+    if owner.fingerprint in kept:
+        owner.dataset = kept[owner.fingerprint]
+        return
+    kept.clear()
+    # Other studies of a run have data of their settings, which no fingerprint was taken of.
+    if not owner.base and owner.dataset.fingerprint != owner.fingerprint:
+        raise JobError("the data that the worker finds is not that of the run")
