@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from fustal_core import jobs
-from fustal_core.comparison import mean_and_spread
+from fustal_core.comparison import mean_and_spread, without_looks
 from fustal_core.files import write_parquet
 from fustal_core.grid import Cell, Measured, cells
 from fustal_core.made_from import LabelSource
@@ -130,7 +130,7 @@ def of_seed(study: Study, seed: int) -> Study:
     """The study with another seed, of simulated data as well; itself for its own."""
     if seed == study.settings.seed:
         return study
-    return study.other(f"data-seed{seed}", seed=seed, overrides=_unseen(study))
+    return study.other(f"data-seed{seed}", seed=seed, overrides=without_looks(study))
 
 
 def of_cell(study: Study, cell: Cell) -> Study:
@@ -142,16 +142,9 @@ def of_cell(study: Study, cell: Cell) -> Study:
     if not cell.changes:
         return study
     name = "_".join(f"{setting}-{value}" for setting, value in cell.changes.items())
-    unseen = _unseen(study)
+    unseen = without_looks(study)
     shared = study.variant("unseen", overrides=unseen) if unseen else study
     return shared.variant(name, overrides=dict(cell.changes))
-
-
-def _unseen(study: Study) -> dict[str, Any]:
-    """Looks at the test along a student's training cost time; they change nothing but this choice."""
-    settings = study.settings.student
-    is_needed = settings.select == BEST_ON_TEST or not settings.evaluate_every
-    return {} if is_needed else {"student.evaluate_every": 0}
 
 
 def _row(cell: Cell, study: Study, data_name: str, found: Measurement) -> dict[str, Any]:

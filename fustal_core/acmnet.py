@@ -18,13 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fustal_core.generator import (
-    check_channels,
-    dropout,
-    dropout_of_channels,
-    embed_snippets,
-    top_mean,
-)
+from fustal_core.dropout import dropout, dropout_of_channels
+from fustal_core.generator import check_channels, embed_snippets, top_mean
 from fustal_core.precision import in_float32
 from fustal_core.stage_settings import ACMNetSettings
 

@@ -22,10 +22,11 @@ from fustal_core.bench_data import (
     smooth_curves,
 )
 from fustal_core.generation import generator_task
-from fustal_core.generator import GeneratorOutput, generator_loss, mine_snippets, video_scores
+from fustal_core.generator import GeneratorOutput, generator_loss, video_scores
 from fustal_core.generator_training import train
 from fustal_core.hrpro import expand_points
 from fustal_core.hrpro_instance import BINS, roi_pool
+from fustal_core.mining import mine_snippets
 from fustal_core.progress import Progress
 from fustal_core.reference import mine_snippets_by_loops
 from fustal_core.reference_alignment import cosine_by_pairs, fsd_by_loops, lcs_by_loops

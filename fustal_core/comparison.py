@@ -139,10 +139,24 @@ def generator_rows(
 
 
 def generator_study(study: Study, method: Method) -> Study:
-    """The study with the proposals of a generator; itself for its own."""
+    """The study with the proposals of a generator; itself for its own.
+
+    The students of another one are not measured along their training.
+    """
     if study.settings.generation.method == method:
         return study
-    return study.variant(f"generator-{method}", overrides={"generation.method": method})
+    overrides = {"generation.method": method} | without_looks(study)
+    return study.variant(f"generator-{method}", overrides=overrides)
+
+
+def without_looks(study: Study) -> dict[str, Any]:
+    """What keeps students from being measured along their training, unless that chooses their weights.
+
+    It costs time, and changes nothing else.
+    """
+    settings = study.settings.student
+    is_needed = settings.select == BEST_ON_TEST or not settings.evaluate_every
+    return {} if is_needed else {"student.evaluate_every": 0}
 
 
 def summarise(rows: pd.DataFrame, measure: str = AVERAGE, scale: float = 1.0) -> pd.DataFrame:

@@ -7,6 +7,7 @@ decay^steps of the random start is still in it: with 25 steps an epoch and decay
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -48,17 +49,23 @@ def make_ema(model: TriDet, decay: float) -> AveragedModel:
     return average.eval()
 
 
-@torch.no_grad()
-def update_ema(average: AveragedModel, model: TriDet, decay: float) -> None:
-    """Move an average that :func:`make_ema` made by 1 - decay towards the model.
+def ema_update(average: AveragedModel, model: TriDet, decay: float) -> Callable[[], None]:
+    """What moves an average that :func:`make_ema` made by 1 - decay towards the model, at each call.
 
-    As the average's own ``update_parameters``, which copies its counter to the GPU and waits for it.
+    As the average's own ``update_parameters``, which copies its counter to the GPU and waits for it,
+    and looks for all weights anew at every step.
     """
     of_average, of_model = (
         [*network.parameters(), *network.buffers()] for network in (average.module, model)
     )
-    get_ema_multi_avg_fn(decay)(of_average, of_model, average.n_averaged)
-    average.n_averaged += 1
+    move = get_ema_multi_avg_fn(decay)
+
+    @torch.no_grad()
+    def update() -> None:
+        move(of_average, of_model, average.n_averaged)
+        average.n_averaged += 1
+
+    return update
 
 
 def initial_share(decay: float, steps: int) -> float:

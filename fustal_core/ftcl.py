@@ -22,7 +22,7 @@ from fustal_core.alignment import (
     fine_grained_sequence_distance,
     longest_common_subsequence,
 )
-from fustal_core.generator import take_rows
+from fustal_core.mining import take_rows
 from fustal_core.stage_settings import ACMNetSettings, FTCLSettings
 
 

@@ -17,11 +17,11 @@ from fustal_core.generator import (
     GeneratorLoss,
     GeneratorOutput,
     generator_loss,
-    snippet_mask,
 )
 from fustal_core.generator_training import Task, seeded, video_task
 from fustal_core.hrpro import SnippetOutput
 from fustal_core.hrpro_inference import localization_of_points, point_proposals
+from fustal_core.mining import snippet_mask
 from fustal_core.progress import Progress
 from fustal_core.proposals import (
     FUSTAL,

@@ -1,10 +1,10 @@
 """FuSTAL stage 1, Generation: the cross-video contrastive generator.
 
 A classification model over snippets (CoLA's backbone) yields a temporal class activation sequence
-(T-CAS) and an actionness curve. Snippet mining picks easy and hard action and background snippets, and
-two contrastive losses refine their embeddings: the in-video one of CoLA, and the cross-video one of
-FuSTAL in which the hard snippets of a video are pulled towards the easy snippets of *another* video
-with the same classes.
+(T-CAS) and an actionness curve. With the snippets that :mod:`fustal_core.mining` picks, easy and hard
+ones of action and background, two contrastive losses refine their embeddings: the in-video one of CoLA,
+and the cross-video one of FuSTAL in which the hard snippets of a video are pulled towards the easy
+snippets of *another* video with the same classes.
 
 Symbols: B videos, T snippets, D feature channels, H embedding channels, C classes.
 """
@@ -17,14 +17,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fustal_core.dropout import dropout_of_channels
+from fustal_core.mining import EASY_SHARE, MinedSnippets, mine_snippets
 from fustal_core.precision import in_float32
 
-EASY_SHARE = 5
-"""k_easy = floor(T / 5)."""
-HARD_SHARE = 20
-"""k_hard = floor(T / 20)."""
-SMALL_WINDOW, LARGE_WINDOW = 3, 6
-"""m and M of the erosions and dilations that find the hard snippets."""
 TEMPERATURE = 0.07
 """tau of the contrast."""
 
@@ -44,16 +40,6 @@ class GeneratorOutput:
     cas: Tensor
     actionness: Tensor
     video_scores: Tensor
-
-
-@dataclass(frozen=True)
-class MinedSnippets:
-    """Embeddings of the mined snippets, (B, k_easy, H) for easy and (B, k_hard, H) for hard ones."""
-
-    easy_action: Tensor
-    hard_action: Tensor
-    easy_background: Tensor
-    hard_background: Tensor
 
 
 @dataclass(frozen=True)
@@ -119,40 +105,6 @@ def embed_snippets(layer: nn.Conv1d, features: Tensor) -> Tensor:
     return F.linear(neighbours.transpose(2, 3).flatten(2), weight, layer.bias).relu_()
 
 
-def dropout(x: Tensor, p: float, rng: torch.Generator | None = None) -> Tensor:
-    """Inverted dropout with an explicit source of randomness; torch's default if None."""
-    return x * _scale(_keep(x, p, rng), x, p)
-
-
-def dropout_of_channels(x: Tensor, p: float, rng: torch.Generator | None) -> Tensor:
-    """As :func:`dropout` of (B, T, H), drawn one channel after the other."""
-    B, T, H = x.shape
-    keep = _keep(x.new_empty(B, H, T), p, rng).transpose(1, 2).contiguous()
-    return x * _scale(keep, x, p)
-
-
-def _keep(like: Tensor, p: float, rng: torch.Generator | None) -> Tensor:
-    """Booleans, each False with probability p, drawn in the order of the tensor's memory."""
-    if like.device.type == "cpu":
-        # The very draws of bernoulli_ on a CPU, in half the time.
-        return torch.empty_like(like, dtype=torch.float64).uniform_(generator=rng) < 1 - p
-    return torch.empty_like(like, dtype=torch.bool).bernoulli_(1 - p, generator=rng)
-
-
-def _scale(keep: Tensor, x: Tensor, p: float) -> Tensor:
-    return keep.to(x.dtype).mul_(1 / (1 - p))
-
-
-class Dropout(nn.Dropout):
-    """As torch's, to the bit, but faster on a CPU."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Any shape."""
-        if self.training and x.device.type == "cpu":
-            return dropout(x, self.p)
-        return super().forward(x)
-
-
 def video_scores(cas: Tensor) -> Tensor:
     """Softmax over classes of the mean of the floor(T/5) largest T-CAS values; (B,T,C) -> (B,C)."""
     k_easy = max(1, cas.shape[1] // EASY_SHARE)
@@ -163,95 +115,6 @@ def top_mean(values: Tensor, k: int) -> Tensor:
     """Mean of the k largest values over time of each class, (B, T, C) -> (B, C)."""
     in_time = values.transpose(1, 2).contiguous()  # the search is faster over neighbours in memory
     return in_time.topk(k, dim=2, sorted=False).values.mean(2)
-
-
-def snippet_mask(actionness: Tensor, rng: torch.Generator | None) -> Tensor:
-    """The mask m of snippet mining: Dropout(0.6) of ones, (B, T), drawn anew at each training step."""
-    return dropout(torch.ones_like(actionness), 0.6, rng)
-
-
-def mine_snippets(
-    actionness: Tensor, embeddings: Tensor, mask: Tensor | None = None
-) -> MinedSnippets:
-    """Easy and hard snippets of each video (FuSTAL, stage 1, "snippet mining").
-
-    The choice carries no gradient, the embeddings do. Everything stays on the inputs' device:
-    erosion and dilation are poolings.
-
-    Args:
-        actionness: (B, T), >= 0.
-        embeddings: (B, T, H).
-        mask: (B, T), weights of the easy snippets in training, see :func:`snippet_mask`.
-
-    Raises:
-        ValueError: shapes that do not fit each other.
-    """
-    if actionness.ndim != 2 or embeddings.shape[:2] != actionness.shape:
-        raise ValueError(
-            "expected actionness (B, T) and embeddings (B, T, H), "
-            f"got {tuple(actionness.shape)} and {tuple(embeddings.shape)}"
-        )
-    actionness = actionness.detach()
-    weights = 1 if mask is None else mask
-    num_snippets = actionness.shape[1]
-    k_easy = max(1, num_snippets // EASY_SHARE)
-    k_hard = max(1, num_snippets // HARD_SHARE)
-    inner, outer = hard_regions(actionness)
-    inactivity = actionness.amax(1, keepdim=True) - actionness
-    wanted = (
-        (actionness * weights, k_easy),
-        (actionness * inner, k_hard),
-        (inactivity * weights, k_easy),
-        (actionness * outer, k_hard),
-    )
-    rows = torch.cat([_top_rows(values, k) for values, k in wanted], dim=1)
-    chosen = take_rows(embeddings, rows)  # at once: so the gradient is one table, not four
-    return MinedSnippets(*chosen.split([k for _, k in wanted], dim=1))
-
-
-def hard_regions(actionness: Tensor) -> tuple[Tensor, Tensor]:
-    """Inner and outer rim of each active run, booleans (B, T).
-
-    Active means strictly above the median over time. Inner rim: eroded by m = 3 and not by M = 6;
-    outer rim: dilated by M and not by m.
-    """
-    # The median of an even number of values may lie between the two middle ones; strictly above it
-    # or strictly above the lower middle one (torch's median) is the same set.
-    active = actionness > actionness.median(1, keepdim=True).values
-    inner = erode(active, SMALL_WINDOW) & ~erode(active, LARGE_WINDOW)
-    outer = dilate(active, LARGE_WINDOW) & ~dilate(active, SMALL_WINDOW)
-    return inner, outer
-
-
-def dilate(active: Tensor, window: int) -> Tensor:
-    """Binary dilation of each row, (B, T) -> (B, T), equal to scipy.ndimage's with a flat window."""
-    return _window_max(active.float(), window, right_heavy=False).bool()
-
-
-def erode(active: Tensor, window: int) -> Tensor:
-    """Binary erosion of each row with border value 0, (B, T) -> (B, T), as scipy.ndimage's."""
-    return ~_window_max((~active).float(), window, right_heavy=True, border=1.0).bool()
-
-
-def _window_max(x: Tensor, window: int, right_heavy: bool, border: float = 0.0) -> Tensor:
-    # An even window is off-centre by one: scipy's erosion looks one further to the left, its
-    # dilation, with the mirrored window, one further to the right.
-    long, short = window // 2, (window - 1) // 2
-    left, right = (long, short) if right_heavy else (short, long)
-    padded = F.pad(x, (left, right), value=border)
-    return F.max_pool1d(padded[:, None], window, stride=1)[:, 0]
-
-
-def _top_rows(values: Tensor, k: int) -> Tensor:
-    # A stable sort makes ties (snippets with value 0 when a region is small) go to the earliest.
-    return values.sort(dim=1, descending=True, stable=True).indices[:, :k]
-
-
-def take_rows(embeddings: Tensor, rows: Tensor) -> Tensor:
-    """(B, T, H) at rows (B, n) -> (B, n, H)."""
-    B, T, H = embeddings.shape
-    first = T * torch.arange(B, device=rows.device)[:, None]
-    return embeddings.reshape(B * T, H).index_select(0, (first + rows).flatten()).view(B, -1, H)
 
 
 def generator_loss(

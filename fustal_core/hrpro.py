@@ -17,7 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fustal_core.generator import Dropout, check_channels, top_mean
+from fustal_core.dropout import Dropout
+from fustal_core.generator import check_channels, top_mean
 from fustal_core.hrpro_blocks import InputProjection, ReliabilityAwareBlock
 from fustal_core.precision import in_float32
 from fustal_core.stage_settings import HRProSettings

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fustal_core.generator import Dropout
+from fustal_core.dropout import Dropout
 
 MOST_HEADS = 8
 FEED_FORWARD_CHANNELS = 128

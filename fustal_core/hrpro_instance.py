@@ -17,8 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fustal_core.dropout import Dropout
 from fustal_core.features import to_device
-from fustal_core.generator import Dropout
 from fustal_core.metrics import temporal_iou
 from fustal_core.stage_settings import HRProInstanceSettings
 

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from fustal_core.data import Dataset
+from fustal_core.rundir import code_hash, hash_of
 from fustal_core.stages import Study
 
 COST_S_PER_MINUTE = {"video": 45, "point": 50, "full": 300}
@@ -58,6 +59,11 @@ def _in_turns(shows: np.ndarray, rng: np.random.Generator) -> list[int]:
     return list(order)
 
 
+def affordable_share(supervision: str) -> float:
+    """The share of the training minutes that could be labelled with all segments in the same time."""
+    return COST_S_PER_MINUTE[supervision] / COST_S_PER_MINUTE["full"]
+
+
 def on_share(study: Study, share: float) -> Study:
     """The study with a share of its training minutes, and a student trained for about as many steps."""
     student = study.settings.student
@@ -67,6 +73,10 @@ def on_share(study: Study, share: float) -> Study:
         overrides={"student.epochs": epochs, "student.switch_epoch": student.switch_epoch},
     )
     part.narrow = partial(training_share, share=share, seed=study.settings.seed)
+    # Known without the data: who only plans such a study need not read it.
+    part.fingerprint = hash_of(
+        study.fingerprint, share, study.settings.seed, code_hash(["label_cost"])
+    )
     return part
 
 

@@ -1,15 +1,15 @@
 """What each notebook trains, as jobs.
 
 Notebooks make them, and ``fustal run`` sends those of all its notebooks to the workers at once, so that
-nobody waits for a notebook that draws. What depends on the results of a training is not planned: the
-rungs of the oracle ladder that change labels, and a share of the training videos.
+nobody waits for a notebook that draws. What depends on the results of a training is not planned: which
+rungs of the oracle ladder change labels.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from fustal_core import ablation, comparison, difficulty, jobs, views_hrpro
+from fustal_core import ablation, comparison, difficulty, jobs, label_cost, views_hrpro
 from fustal_core.jobs import Job
 from fustal_core.naming import GENERATORS
 from fustal_core.stages import Study
@@ -47,13 +47,18 @@ def alignment(study: Study) -> list[Job]:
 
 
 def points(study: Study) -> list[Job]:
-    """HR-Pro, its first stage with points in other places, and students on its selected labels."""
+    """HR-Pro, its first stage with points in other places, and students on its selected labels.
+
+    Then one on all segments of so many videos as could be labelled so in the time that points take.
+    """
+    part = label_cost.on_share(study, label_cost.affordable_share("point"))
     placed = views_hrpro.placed_elsewhere(study).values()
     as_generator = comparison.generator_study(study, "hr-pro")
     return [
         jobs.generation(study, "hr-pro"),
         *(jobs.generation(one, "hr-pro-snippet") for one in placed),
         *(jobs.student(as_generator, distill=distill) for distill in (False, True)),
+        jobs.student(part, "truth", distill=False),
     ]
 
 

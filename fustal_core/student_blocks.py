@@ -9,7 +9,7 @@ remains h = LayerNorm(x) followed by its MLP. That is what the published setting
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -59,8 +59,29 @@ class ConvStack(nn.Module):
             x = convolve(conv, x)
             # LayerNorm works position by position: zeros matter only where its result is seen.
             x = x if visible is mask else x * mask
-            x = F.relu(norm(x)) * visible
+            x = MaskedReLU.apply(norm(x), visible)
         return x
+
+
+class MaskedReLU(torch.autograd.Function):
+    """relu(x) * visible in x's own memory, for what needs x no more: a LayerNorm that made it.
+
+    ``visible`` is 0 or 1, so that one comparison of the result is the gradient of both.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, visible: Tensor) -> Tensor:
+        """x: (B, T, C); visible: broadcastable to it."""
+        ctx.mark_dirty(x)
+        x.relu_().mul_(visible)
+        ctx.save_for_backward(x)
+        return x
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        """Where the result is above 0, the gradient goes on."""
+        (result,) = ctx.saved_tensors
+        return torch.ops.aten.threshold_backward(gradient, result, 0), None
 
 
 class AffineDropPath(nn.Module):
@@ -163,12 +184,15 @@ def _depthwise(channels: int, size: int) -> nn.Conv1d:
 
 def masked_group_norm(x: Tensor, mask: Tensor, norm: nn.GroupNorm) -> Tensor:
     """GroupNorm of (B, T, C) with its statistics over the positions where mask (B, T, 1) is 1."""
-    B, T, C = x.shape
-    grouped = x.view(B, T, norm.num_groups, -1)  # (B, T, G, C / G)
-    mask = mask[..., None]
-    count = mask.sum(1, keepdim=True).clamp(min=1) * grouped.shape[-1]
-    mean = (grouped * mask).sum((1, 3), keepdim=True) / count
-    centred = (grouped - mean) * mask
-    variance = centred.square().sum((1, 3), keepdim=True) / count
-    normed = (centred * torch.rsqrt(variance + norm.eps)).view(B, T, C)
-    return torch.addcmul(norm.bias, normed, norm.weight)
+    size = x.shape[2] // norm.num_groups
+    count = mask.sum(1).clamp(min=1) * size  # (B, 1)
+
+    def mean_of_groups(sums: Tensor) -> Tensor:
+        """Of sums over time (B, C), for each channel that of its group: (B, 1, C)."""
+        means = sums.unflatten(1, (-1, size)).sum(2) / count  # (B, G)
+        return means.repeat_interleave(size, dim=1)[:, None]
+
+    # Over time first: a sum along the few channels of a group is slow on a CPU.
+    centred = (x - mean_of_groups((x * mask).sum(1))) * mask
+    variance = mean_of_groups(centred.square().sum(1))
+    return torch.addcmul(norm.bias, centred, torch.rsqrt(variance + norm.eps) * norm.weight)

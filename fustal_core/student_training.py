@@ -15,18 +15,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel
 
 from fustal_core.distillation import (
     ema_label_rows,
     ema_label_table,
+    ema_update,
     find_ema_labels,
     initial_share,
     make_ema,
     relabel,
-    update_ema,
 )
 from fustal_core.files import load_checkpoint, save_checkpoint
 from fustal_core.precision import Precision, computing_in
@@ -73,10 +73,16 @@ class StudentResult:
 
 @dataclass
 class _State:
-    """All that a run needs to go on after an epoch."""
+    """All that a run needs to go on after an epoch.
+
+    weights: of the model; looking for them takes time, so it is done once.
+    update_average: of :func:`ema_update`.
+    """
 
     model: TriDet
+    weights: list[nn.Parameter]
     average: AveragedModel
+    update_average: Callable[[], None]
     optimiser: torch.optim.Optimizer
     schedule: LambdaLR
     normaliser: Tensor
@@ -175,7 +181,10 @@ def _start(
     warmup = max(1.0, settings.warmup_epochs * steps)
     schedule = LambdaLR(optimiser, lambda step: min(1.0, (step + 1) / warmup))
     normaliser = torch.tensor(NORMALISER_START, device=device)
-    return _State(model, make_ema(model, settings.ema_decay), optimiser, schedule, normaliser)
+    average = make_ema(model, settings.ema_decay)
+    update = ema_update(average, model, settings.ema_decay)
+    weights = list(model.parameters())
+    return _State(model, weights, average, update, optimiser, schedule, normaliser)
 
 
 def weight_groups(model: TriDet, weight_decay: float) -> list[dict[str, Any]]:
@@ -231,10 +240,10 @@ def _train_step(
     )
     state.optimiser.zero_grad()
     loss.total.backward()
-    torch.nn.utils.clip_grad_norm_(state.model.parameters(), settings.clip_norm)
+    torch.nn.utils.clip_grad_norm_(state.weights, settings.clip_norm)
     state.optimiser.step()
     state.schedule.step()
-    update_ema(state.average, state.model, settings.ema_decay)
+    state.update_average()
     state.normaliser = loss.normaliser
     return loss.detach()
 

@@ -15,7 +15,8 @@ import torch
 
 from fustal_core.data import Dataset
 from fustal_core.generation import run_generator
-from fustal_core.generator import CrossVideoGenerator, hard_regions, mine_snippets
+from fustal_core.generator import CrossVideoGenerator
+from fustal_core.mining import hard_regions, mine_snippets
 from fustal_core.proposals import normalise
 from fustal_core.quality import pseudo_label_quality
 from fustal_core.selection import score_proposals, select

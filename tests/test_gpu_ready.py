@@ -20,11 +20,12 @@ from fustal_core.distillation import find_ema_labels, make_ema
 from fustal_core.features import to_device
 from fustal_core.ftcl_training import acm_net_task, ftcl_task
 from fustal_core.generation import generator_task, propose
-from fustal_core.generator import CrossVideoGenerator, generator_loss, snippet_mask
+from fustal_core.generator import CrossVideoGenerator, generator_loss
 from fustal_core.generator_training import Task
 from fustal_core.hrpro import HRPro, expand_points
 from fustal_core.hrpro_loss import snippet_loss
 from fustal_core.hrpro_training import instance_task, snippet_task
+from fustal_core.mining import snippet_mask
 from fustal_core.point_supervision import PointSupervision, supervision_of
 from fustal_core.student import make_grid
 from fustal_core.student_batches import TrainingSet, grid_labels, make_batch

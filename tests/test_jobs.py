@@ -533,7 +533,7 @@ def test_a_wrong_address_is_refused(
     address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Within the patience; no address at all is none."""
-    monkeypatch.setattr(jobs, "_PATIENCE_S", 1)
+    monkeypatch.setattr(workers, "_PATIENCE_S", 1)
     job = a_job(tmp_path, partial(touch, tmp_path / "touched"))
     if not address:
         jobs.make([job], scheduler=address)

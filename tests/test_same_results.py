@@ -10,28 +10,24 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fustal_core.acmnet import ACMNet, _means_at_top
-from fustal_core.distillation import make_ema, update_ema
+from fustal_core.distillation import ema_update, make_ema
+from fustal_core.dropout import Dropout, dropout, dropout_of_channels
 from fustal_core.ftcl import build_ftcl, find_candidates
 from fustal_core.generator import (
     TEMPERATURE,
     CrossVideoGenerator,
-    Dropout,
-    MinedSnippets,
-    dropout,
-    dropout_of_channels,
     embed_snippets,
     generator_loss,
-    hard_regions,
-    mine_snippets,
     nce_table,
-    snippet_mask,
     top_mean,
 )
 from fustal_core.generator_training import seeded
 from fustal_core.hrpro import Seeds, class_sums
 from fustal_core.hrpro_loss import _contrast_of, contrast_loss
+from fustal_core.mining import MinedSnippets, hard_regions, mine_snippets, snippet_mask
 from fustal_core.stage_settings import ACMNetSettings, FTCLSettings, StudentSettings
 from fustal_core.student import TriDet
+from fustal_core.student_blocks import MaskedReLU, masked_group_norm
 from fustal_core.student_loss import diou_loss, overlap_of_distances, video_loss
 
 ROUNDING = {"rtol": 1e-5, "atol": 1e-6}
@@ -322,15 +318,46 @@ def test_the_video_loss_may_look_at_more_than_it_takes(
     torch.testing.assert_close((loss(), torch.autograd.grad(loss(), logits)), plain, **ROUNDING)
 
 
+def test_a_masked_relu_is_a_product_of_the_mask_to_the_bit() -> None:
+    x, mask = random(3, 20, 7), (torch.arange(20) < torch.tensor([20, 3, 11])[:, None])[..., None]
+    forms = (lambda: MaskedReLU.apply(2 * x, mask.float()), lambda: F.relu(2 * x) * mask.float())
+    values = [form() for form in forms]
+    assert torch.equal(*values)
+    gradients = [torch.autograd.grad((y * y.sin()).sum(), x)[0] for y in values]
+    assert torch.equal(*gradients)
+    assert torch.equal(MaskedReLU.apply(x.detach().clone(), mask.float()), F.relu(x) * mask.float())
+
+
+@pytest.mark.parametrize("lengths", [[12, 5, 1], [12, 12, 12], [7, 0, 12]])
+def test_group_norm_of_what_is_not_masked(lengths: list[int]) -> None:
+    """Each video's own positions alone through torch's."""
+    norm, x = nn.GroupNorm(4, 12), random(3, 12, 12)
+    with torch.no_grad():
+        norm.weight.copy_(random(12, seed=1))
+        norm.bias.copy_(random(12, seed=2))
+    mask = (torch.arange(12) < torch.tensor(lengths)[:, None])[..., None].float()
+
+    def plain() -> Tensor:
+        parts = []
+        for video, length in zip(x, lengths, strict=True):
+            own = norm(video[None, :length].transpose(1, 2)).transpose(1, 2)[0] if length else []
+            parts += [*own, *torch.zeros(12 - length, 12)]
+        return torch.stack(parts).view(3, 12, 12)
+
+    inputs = (x, norm.weight, norm.bias)
+    assert_same(lambda: masked_group_norm(x, mask, norm) * mask, plain, *inputs)
+
+
 def test_the_average_moves_as_torchs_does() -> None:
     settings = StudentSettings(width=16, mlp_width=16, levels=2, stem_blocks=1, bins=2)
     model = TriDet(5, 3, settings, rng_of(0))
     ours, plain = make_ema(model, 0.9), make_ema(model, 0.9)
+    update = ema_update(ours, model, 0.9)
     for _ in range(3):
         with torch.no_grad():
             for parameter in model.parameters():
                 parameter.add_(0.1)
-        update_ema(ours, model, 0.9)
+        update()
         plain.update_parameters(model)
     for name, value in plain.state_dict().items():
         assert torch.equal(value, ours.state_dict()[name]), name
