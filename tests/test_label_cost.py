@@ -40,6 +40,25 @@ def test_a_study_on_a_share_has_its_own_products(study: Study) -> None:
     )
 
 
+def test_products_on_a_share_are_known_without_the_data(tmp_path: Path) -> None:
+    study = open_study(profile="smoke", run_dir=tmp_path, overrides=TINY)
+    study.fingerprint = "of data that nobody has read"
+
+    def key(share: float) -> str:
+        return label_cost.on_share(study, share).student_product("truth", "plain").key
+
+    assert key(0.5) == key(0.5) != key(0.25)
+    before = key(0.5)
+    study.fingerprint = "of other data"
+    assert key(0.5) != before
+    assert "dataset" not in vars(study)
+
+
+@pytest.mark.parametrize(("supervision", "share"), [("point", 1 / 6), ("video", 0.15), ("full", 1)])
+def test_the_share_that_the_same_time_would_label_in_full(supervision: str, share: float) -> None:
+    assert label_cost.affordable_share(supervision) == pytest.approx(share)
+
+
 def seconds(dataset: Dataset) -> pd.Series:
     return dataset.videos.loc[dataset.video_names("train"), "duration_s"]
 
