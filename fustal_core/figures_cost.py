@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from matplotlib.transforms import Bbox
 
 SUPERVISION_MARKERS = {"video": "s", "point": "o", "full": "^"}
+_LONGEST = 40  # characters of a line beside a mark
 _Mark = tuple[float, float, str]  # hours, mAP, text beside it
 
 
@@ -99,8 +100,8 @@ def _cost_line(axes: Axes, method: str, own: pd.DataFrame, hollow: bool) -> list
             ms=7.5,
         )
         note = "" if pd.isna(row["note"]) else str(row["note"])
-        lines = [textwrap.fill(method, 26)] if number == 0 or not note else []
-        text = "\n".join([*lines, *([textwrap.fill(note, 26)] if note else [])])
+        lines = [textwrap.fill(method, _LONGEST)] if number == 0 or not note else []
+        text = "\n".join([*lines, *([textwrap.fill(note, _LONGEST)] if note else [])])
         marks.append((row["cost_h"], row[AVERAGE], text))
     return marks
 
@@ -162,9 +163,9 @@ def _move(name: Annotation, offset: tuple[int, int], ha: str, va: str) -> Bbox:
 
 
 def _covered(box: Bbox, drawn: Sequence[Bbox], names: Sequence[Bbox], frame: Bbox) -> float:
-    """Pixels of a name that lie over something, or beyond the axes; ten times those over a name.
+    """Pixels of a name that lie over something; ten times those over a name, or beyond the axes.
 
-    A line can be followed under a name; a name under a name cannot be read.
+    A line can be followed under a name; a name under a name, or under numbers, cannot be read.
     """
     from matplotlib.transforms import Bbox
 
@@ -172,4 +173,5 @@ def _covered(box: Bbox, drawn: Sequence[Bbox], names: Sequence[Bbox], frame: Bbo
         common = Bbox.intersection(box, other)
         return common.width * common.height if common else 0.0
 
-    return sum(map(area, drawn)) + 10 * sum(map(area, names)) + box.width * box.height - area(frame)
+    outside = box.width * box.height - area(frame)
+    return sum(map(area, drawn)) + 10 * (sum(map(area, names)) + outside)
