@@ -16,6 +16,7 @@ from fustal_core import (
     alignment,
     generator,
     metrics,
+    mining,
     proposals,
     student,
     student_batches,
@@ -161,10 +162,10 @@ ACTIVITYNET = {
 }
 
 PAPER_CONSTANTS = [
-    (generator, "EASY_SHARE", 5),
-    (generator, "HARD_SHARE", 20),
-    (generator, "SMALL_WINDOW", 3),
-    (generator, "LARGE_WINDOW", 6),
+    (mining, "EASY_SHARE", 5),
+    (mining, "HARD_SHARE", 20),
+    (mining, "SMALL_WINDOW", 3),
+    (mining, "LARGE_WINDOW", 6),
     (generator, "TEMPERATURE", 0.07),
     (proposals.FUSTAL, "upsampling", 24),
     (proposals.FUSTAL, "margin", 0.25),
