@@ -171,24 +171,28 @@ def _asked_workers() -> int:
     return int(text)
 
 
-def missing_of(wanted: Sequence[Job]) -> list[Job]:
-    """The jobs whose products are not made, each once and after those it needs."""
-    found: dict[Path, Job | None] = {}  # None: made
+def missing_of(wanted: Sequence[Job], seen: set[Path] | None = None) -> list[Job]:
+    """The jobs whose products are not made, each once and after those it needs.
+
+    Args:
+        wanted: jobs of any studies.
+        seen: folders of products that were asked for before, which are passed over; grows.
+    """
+    seen = set() if seen is None else seen
+    found: list[Job] = []
 
     def visit(job: Job) -> None:
-        folder = job.product.folder
-        if folder in found:
+        if job.product.folder in seen:
             return
-        if job.product.is_made:
-            found[folder] = None
-            return
-        for before in job.after:
-            visit(before)
-        found[folder] = job
+        seen.add(job.product.folder)
+        if not job.product.is_made:
+            for before in job.after:
+                visit(before)
+            found.append(job)
 
     for job in wanted:
         visit(job)
-    return [job for job in found.values() if job]
+    return found
 
 
 def chain_works(missing: Sequence[Job]) -> list[float]:
@@ -278,19 +282,14 @@ def begun_ahead(planned: Iterable[Sequence[Job]]) -> Iterator[None]:
             before all of the next, and after whatever is being asked for.
     """
     address = os.environ.get(SCHEDULER)
-    lists = [missing_of(wanted) for wanted in planned] if address else []
-    missing = missing_of([job for wanted in lists for job in wanted])
+    seen: set[Path] = set()
+    lists = [missing_of(wanted, seen) for wanted in planned] if address else []
+    missing = [job for wanted in lists for job in wanted]
     if not missing:
         yield
         return
-    place: dict[Path, int] = {}  # the first list that needs a job
-    for number, wanted in enumerate(lists, start=1):
-        for job in wanted:
-            place.setdefault(job.product.folder, number)
-    later = [
-        priority - _LATER * place[job.product.folder]
-        for job, priority in zip(missing, priorities(missing), strict=True)
-    ]
+    number = [n for n, wanted in enumerate(lists, start=1) for _ in wanted]
+    later = [priority - _LATER * n for n, priority in zip(number, priorities(missing), strict=True)]
     with connect(address) as client:
         futures = _submitted(client, missing, later)
         try:

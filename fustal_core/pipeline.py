@@ -119,9 +119,8 @@ def run_notebooks(
     code = hash_of(code_hash(name for name in modules if not name.startswith(_NOT_SHOWN)), tables)
     study = Study(settings, run_dir)
     study.fingerprint = fingerprint
-    asked = settings.model_dump(
-        exclude={"evaluation": {"ambiguous"}}
-    )  # not_measured has its content
+    # Without the name of a file: ``not_measured`` has what it says.
+    asked = settings.model_dump(exclude={"evaluation": {"ambiguous"}})
     products = {}
     for name in stages:
         sources = _cell_sources(notebooks_dir() / f"{name}.ipynb")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 
@@ -22,9 +23,16 @@ def assert_refused(result: subprocess.CompletedProcess, status: int, *fragments:
         assert fragment in result.stderr
 
 
-def wait_for(path: Path, seconds: float = 120) -> None:
-    """Wait until a file appears."""
+def wait_until(
+    condition: Callable[[], object], seconds: float = 120, what: str = "waited in vain"
+) -> None:
+    """Wait until something is true."""
     end = time.monotonic() + seconds
-    while not path.exists():
-        assert time.monotonic() < end, f"{path} did not appear"
-        time.sleep(0.01)
+    while not condition():
+        assert time.monotonic() < end, what
+        time.sleep(0.02)
+
+
+def wait_for(path: Path) -> None:
+    """Wait until a file appears."""
+    wait_until(path.exists, what=f"{path} did not appear")

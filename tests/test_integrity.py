@@ -11,12 +11,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
-from cli_helpers import assert_refused, fustal
+from cli_helpers import assert_refused, fustal, wait_until
 from filelock import FileLock
 
 from fustal_core.config import make_settings
@@ -65,13 +64,6 @@ def assert_equal_results(run_dir: Path, reference: Path) -> None:
     found, expected = contents(run_dir), contents(reference)
     assert sorted(found) == sorted(expected)
     assert [name for name in expected if found[name] != expected[name]] == []
-
-
-def wait_until(condition: Callable[[], object], seconds: float = 120) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.02)
 
 
 def holder(lock: Path) -> int:

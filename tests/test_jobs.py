@@ -19,7 +19,7 @@ from typing import Any
 import dask
 import pytest
 import torch
-from cli_helpers import wait_for
+from cli_helpers import wait_for, wait_until
 from distributed import Client
 from training_helpers import TINY
 
@@ -99,13 +99,6 @@ def names(found: Sequence[Job]) -> list[str]:
 def a_job(folder: Path, make: Callable[[], object], name: str = "mine", **about: Any) -> Job:
     """A job whose product is never there."""
     return Job(a_study(folder), name, Product(folder / name, "key"), make, **about)
-
-
-def until(is_so: Callable[[], bool], seconds: float = 30) -> None:
-    end = time.monotonic() + seconds
-    while not is_so():
-        assert time.monotonic() < end
-        time.sleep(0.1)
 
 
 # --- what workers do; they import it from here ----------------------------------------------------
@@ -650,7 +643,7 @@ def test_what_will_be_asked_for_is_begun_ahead(
         with jobs.begun_ahead([[blocking, first], [first, second], [third]]):
             jobs.make([job("asked"), second])
             asked = log.read_text().split()
-            until(lambda: len(log.read_text().split()) == 4)
+            wait_until(lambda: len(log.read_text().split()) == 4)
     # A worker has its next job at hand before it is asked for another.
     assert set(asked) >= {"asked", "second"}
     order = log.read_text().split()
@@ -681,7 +674,7 @@ def test_what_is_planned_and_not_asked_for_is_dropped_with_the_plan(
         time.sleep(1)
     monkeypatch.delenv(jobs.SCHEDULER)
     with Client(cluster) as client:
-        until(lambda: not any(client.run(is_at_work).values()))
+        wait_until(lambda: not any(client.run(is_at_work).values()))
     assert not (tmp_path / "late").exists()
 
 
