@@ -7,6 +7,8 @@ PYTHON ?= python3 python3.13 python3.12 python3.11 python
 TORCH ?= $(shell grep '^torch==' requirements.lock)
 TORCH_INDEX ?=
 BIN := .venv/bin
+# All cores compile at the end what pip would compile on one.
+PIP := $(BIN)/python -m pip install --quiet --no-compile
 
 .PHONY: study test browser lab clean
 study: .venv/installed
@@ -35,8 +37,9 @@ lab: .venv/installed
 	    && exec $$python -m venv .venv; \
 	done; echo "Python 3.11 or newer is needed; name one: make PYTHON=/path/to/python" >&2; exit 1
 	{ grep -v '^torch==' requirements.lock; echo '$(TORCH)'; } > .venv/constraints.txt
-	$(BIN)/python -m pip install --quiet '$(TORCH)' $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX))
-	$(BIN)/python -m pip install --quiet --constraint .venv/constraints.txt --editable '.[test]'
+	$(PIP) '$(TORCH)' $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX))
+	$(PIP) --constraint .venv/constraints.txt --editable '.[test]'
+	$(BIN)/python -m compileall -qq -j 0 .venv/lib || true  # some packages hold templates of modules
 	$(BIN)/python -m ipykernel install --sys-prefix --name fustal --display-name "FuSTAL study"
 	touch $@
 

@@ -78,7 +78,7 @@ def run(
     profile: Annotated[str, typer.Option(help=f"One of {', '.join(PROFILES)}.")] = "quick",
     seed: Annotated[int, typer.Option(help="Seed of data, weights and batches.")] = 0,
     run_dir: Annotated[
-        Path | None, typer.Option(help="Where results go [runs/DATA-PROFILE-seedN].")
+        Path | None, typer.Option(help="Where results go; by default runs/DATA-PROFILE-seedN.")
     ] = None,
     set_: Annotated[
         list[str] | None,
@@ -104,7 +104,7 @@ def run(
         typer.Option(
             min=1,
             envvar="FUSTAL_WORKERS",
-            help="Processes that train [one per GPU or CPU core; smoke: 1].",
+            help="Processes that train; by default one per GPU or CPU core, for smoke 1.",
         ),
     ] = None,
     force: Annotated[

@@ -26,7 +26,8 @@ def compare(
     data: Annotated[str, typer.Option(help="'simulated' or a data folder.")] = "simulated",
     profile: Annotated[str, typer.Option(help=f"One of {', '.join(PROFILES)}.")] = "quick",
     output: Annotated[
-        Path | None, typer.Option(help="Where the table goes [runs/DATA-PROFILE-generators].")
+        Path | None,
+        typer.Option(help="Where the table goes; by default runs/DATA-PROFILE-generators."),
     ] = None,
     set_: Annotated[
         list[str] | None,
@@ -44,7 +45,7 @@ def compare(
         typer.Option(
             min=1,
             envvar="FUSTAL_WORKERS",
-            help="Processes that train [one per GPU or CPU core; smoke: 1].",
+            help="Processes that train; by default one per GPU or CPU core, for smoke 1.",
         ),
     ] = None,
     force: Annotated[

@@ -17,7 +17,7 @@ def report(
         Path | None, typer.Argument(help="A run directory; without it, the default run's.")
     ] = None,
     output: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="The page [RUN_DIR/report.html].")
+        Path | None, typer.Option(metavar="FILE", help="The page; by default RUN_DIR/report.html.")
     ] = None,
 ) -> None:
     """Write one self-contained page about a run: claims, results, figures, settings, provenance.

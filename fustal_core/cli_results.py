@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 
 Predictions = Annotated[Path, typer.Argument(help="ActivityNet-style result file of any method.")]
 GroundTruth = Annotated[Path, typer.Argument(help="ActivityNet-style annotation file.")]
-Subset = Annotated[str | None, typer.Option(help="Subset of the annotations, e.g. test [all].")]
+Subset = Annotated[
+    str | None, typer.Option(help="Subset of the annotations, e.g. test; by default all.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 Exclude = Annotated[
     list[str] | None,

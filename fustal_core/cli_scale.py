@@ -23,7 +23,7 @@ def scale(
     work: Annotated[
         Path | None,
         typer.Option(
-            help="Folder for the data while they are measured [the system's temporary one]."
+            help="Folder for the data while they are measured; by default the system's temporary one."
         ),
     ] = None,
     measured_in: Annotated[

@@ -110,7 +110,13 @@ def plan_videos(num_classes: int, subset: str, total: int) -> list[VideoPlan]:
     return plans
 
 
-def _event_count(plan: VideoPlan, rows: pd.DataFrame) -> int:
+def class_records(statistics: pd.DataFrame) -> dict[str, np.void]:
+    """The rows of :func:`class_statistics` by class: what is looked up for every video."""
+    records = statistics.to_records(index=False)
+    return dict(zip(statistics.index, records, strict=True))
+
+
+def _event_count(plan: VideoPlan, rows: np.ndarray) -> int:
     """Number of actions: log-normal with the median and mean per video of the class."""
     mean = rows[f"{plan.subset}_instances"] / rows[f"{plan.subset}_videos"]
     median = rows[f"{plan.subset}_instances_per_video_median"]
@@ -136,12 +142,12 @@ def _draw_names(
 
 
 def _draw_lengths(
-    rows: pd.DataFrame, follows: np.ndarray, max_video_s: float, rng: np.random.Generator
+    rows: np.ndarray, follows: np.ndarray, max_video_s: float, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
     """Durations of the actions and the gap before each, in seconds, (n,) each."""
     durations_s = np.exp(rng.normal(rows["log_duration_mean"], rows["log_duration_sd"]))
     durations_s = np.clip(durations_s, SHORTEST_ACTION_S, LONGEST_ACTION_SHARE * max_video_s)
-    gaps_s = rows["gap_s_median"].to_numpy() * np.exp(rng.normal(0, GAP_LOG_SD, len(rows)))
+    gaps_s = rows["gap_s_median"] * np.exp(rng.normal(0, GAP_LOG_SD, len(rows)))
     gaps_s = np.clip(gaps_s, 0.1, LONGEST_GAP_SHARE * max_video_s)
     gaps_s[follows] = SEQUENCE_GAP_S
     gaps_s[0] = 0.0
@@ -149,7 +155,7 @@ def _draw_lengths(
 
 
 def _draw_video_length(
-    plan: VideoPlan, rows: pd.DataFrame, busy_s: float, max_video_s: float, rng: np.random.Generator
+    plan: VideoPlan, rows: np.ndarray, busy_s: float, max_video_s: float, rng: np.random.Generator
 ) -> float:
     """Length of the video in seconds: log-normal, longer with more actions, and they must fit."""
     luck = COUNT_LENGTH_CORRELATION * norm.ppf(plan.rank)
@@ -176,7 +182,7 @@ def _place(
 
 
 def draw_video(
-    plan: VideoPlan, statistics: pd.DataFrame, max_video_s: float, rng: np.random.Generator
+    plan: VideoPlan, statistics: dict[str, np.void], max_video_s: float, rng: np.random.Generator
 ) -> tuple[float, list[Event]]:
     """Duration in seconds and the actions of one video, in order of time.
 
@@ -184,9 +190,10 @@ def draw_video(
     a shot that begins a little before its bowling ends. An instance of a nested class
     (:data:`NESTED`) is listed once, under the narrower name.
     """
-    rows = statistics.loc[list(plan.classes)]
+    rows = np.array([statistics[name] for name in plan.classes])
     names, follows = _draw_names(plan, _event_count(plan, rows), rng)
-    durations_s, gaps_s = _draw_lengths(statistics.loc[names], follows, max_video_s, rng)
+    shown = np.array([statistics[name] for name in names])
+    durations_s, gaps_s = _draw_lengths(shown, follows, max_video_s, rng)
     busy_s = np.cumsum(durations_s + gaps_s)
     # The first action of each class comes first, so cutting what does not fit loses no class.
     keep = max(int((busy_s <= LONGEST_BUSY_SHARE * max_video_s).sum()), len(plan.classes))

@@ -18,6 +18,7 @@ from fustal_core.simulated_annotations import (
     NESTED,
     Event,
     VideoPlan,
+    class_records,
     class_statistics,
     draw_video,
     plan_videos,
@@ -61,7 +62,7 @@ def drawn_videos(settings: SimulatorSettings, seed: int) -> list[SimulatedVideo]
     Each video has random numbers of its own: its place in its subset and the seed decide them, not
     the videos before it.
     """
-    statistics, videos = class_statistics(), []
+    statistics, videos = class_records(class_statistics()), []
     sizes = {"train": settings.train_videos, "test": settings.test_videos}
     plan_subset = plan_long_videos if settings.action_share else plan_videos
     for subset, code in _SUBSETS.items():

@@ -27,9 +27,8 @@ PLACEMENTS: tuple[PointSource, ...] = ("start", "uniform")
 """Where else in their segments points are tried."""
 
 
-def proposals_of_points(study: Study, video: str) -> pd.DataFrame:
+def proposals_of_points(study: Study, model: HRProDetector, video: str) -> pd.DataFrame:
     """All proposals of stage 1 of a training video's classes; ``video``, ``label``, ``score``, s."""
-    model: HRProDetector = study.generation("hr-pro").model
     shown = np.unique(study.points.rows_of(video)[1])
     store, classes = study.points.features, np.array(study.points.classes, dtype=object)
     features = store[video].to(study.device)
@@ -53,7 +52,7 @@ def _growth(study: Study, model: HRProDetector, video: str) -> PointGrowth:
     output = model(store[video][None].to(study.device))
     seeds = _seeds(study, video, output.background[0])
     points = supervision.points.query("video == @video")
-    proposals = proposals_of_points(study, video)
+    proposals = proposals_of_points(study, model, video)
     reliable = reliable_proposals(proposals, points).query("label == @label")
     segments = torch.as_tensor(reliable[["t_start", "t_end"]].to_numpy() / step_s).float()
     _, refined = model.rate(store[video].to(study.device), segments.to(study.device))
@@ -191,7 +190,8 @@ def mark_stages(study: Study) -> pd.DataFrame:
 
 def reliable_labels(study: Study) -> pd.DataFrame:
     """The proposal of stage 1 that each point chose: ``video``, ``label``, ``score``, s; no repeats."""
-    found = [proposals_of_points(study, video) for video in study.points.videos]
+    model: HRProDetector = study.generation("hr-pro").model
+    found = [proposals_of_points(study, model, video) for video in study.points.videos]
     reliable = reliable_proposals(pd.concat(found, ignore_index=True), study.points.points)
     return reliable.drop(columns="point_s").drop_duplicates(ignore_index=True)
 

@@ -9,8 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import typer
 import yaml
 from cli_helpers import assert_refused, fustal
+
+from fustal_core.cli import app
 
 
 @pytest.fixture
@@ -46,6 +49,29 @@ def test_help_names_the_commands() -> None:
     assert result.returncode == 0
     assert "run" in result.stdout
     assert "bench" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("command", "default"),
+    [
+        ("run", "runs/DATA-PROFILE-seedN"),
+        ("compare", "runs/DATA-PROFILE-generators"),
+        ("report", "RUN_DIR/report.html"),
+        ("scale", "the system's temporary one"),
+        ("evaluate", "by default all"),
+    ],
+)
+def test_help_names_defaults_that_depend_on_others(command: str, default: str) -> None:
+    assert default in " ".join(fustal(command, "--help").stdout.replace("│", " ").split())
+
+
+def test_no_help_text_is_taken_for_markup() -> None:
+    """Help is printed by rich, which swallows what stands in square brackets."""
+    commands = typer.main.get_command(app).commands.values()
+    texts = [parameter.help or "" for command in commands for parameter in command.params]
+    texts += [command.help or "" for command in commands]
+    assert len(texts) > 50
+    assert not [text for text in texts if "[" in text]
 
 
 def test_settings_lists_what_can_be_set() -> None:

@@ -13,7 +13,12 @@ from pydantic import ValidationError
 from simulate_helpers import NO_DIFFICULTIES
 
 from fustal_core.data import Dataset
-from fustal_core.simulated_annotations import class_statistics, draw_video, plan_videos
+from fustal_core.simulated_annotations import (
+    class_records,
+    class_statistics,
+    draw_video,
+    plan_videos,
+)
 from fustal_core.simulated_features import (
     LATENT_DIM,
     World,
@@ -153,7 +158,7 @@ def test_drawn_instances_follow_the_table() -> None:
     counts = dict.fromkeys(statistics.index, 0)
     videos_s = []
     for plan in plan_videos(20, "train", 200):
-        duration_s, events = draw_video(plan, statistics, 1680.0, rng)
+        duration_s, events = draw_video(plan, class_records(statistics), 1680.0, rng)
         videos_s.append(duration_s)
         for name, start_s, end_s in events:
             counts[name] += 1
@@ -175,7 +180,7 @@ def test_short_videos_keep_all_their_classes(seed: int, max_video_s: float) -> N
     plans = plan_videos(20, "test", 200)
     plan = plans[seed % len(plans)]
     rng = np.random.default_rng(seed)
-    duration_s, events = draw_video(plan, class_statistics(), max_video_s, rng)
+    duration_s, events = draw_video(plan, class_records(class_statistics()), max_video_s, rng)
     assert duration_s <= round(max_video_s, 2)
     assert {name for name, _, _ in events} >= set(plan.classes) - {"Diving"}
     assert all(0 <= start_s < end_s <= duration_s for _, start_s, end_s in events)
