@@ -32,8 +32,9 @@ CLAIM_POINTS = 1.0
 NOISE = (
     "In the literature the seeds of training alone move results by 0.3 to 0.5 points; on this study's "
     "simulated data, seeds of data and training together move CoLA's average mAP by about 1.8 (standard "
-    "deviation). Two methods on the same data differ by less than that, as a hard data set is hard for "
-    "both. In a single run a gain counts above 1.0 point, and 'yes' is 'seen in this run', not 'shown'."
+    "deviation). What one student gains over another on the same data spread by 2 to 4 points there, "
+    "and sums in another order alone moved a student by 2. In a single run a gain counts above 1.0 "
+    "point: between students that is within this noise, so 'yes' is 'seen in this run', not 'shown'."
 )
 SEVERAL_SEEDS = (
     "Over several seeds: 'yes' if the whole 95 % interval lies above 0, 'no' if the whole of it lies "

@@ -171,9 +171,6 @@ def audit(
         from fustal_core.figures_evaluation import plot_audit
 
         write_figure(plot_audit(labels, truth, plus_one=plus_one), figure)
-    if json_:
-        print(row.to_json(indent=1))
-        return
     ambiguous_name = ambiguous and ambiguous.name
     used = stated(
         subset=subset,
@@ -182,6 +179,9 @@ def audit(
         plus_one=plus_one,
         own_subset=own_subset,
     )
+    if json_:
+        print(json.dumps({**json.loads(row.to_json()), "options": used}, indent=1))
+        return
     print(quality_text(row))
     print(footer(len(labels), truth, used))
 

@@ -205,9 +205,11 @@ def plot_quality_along_pipeline(quality: pd.DataFrame, tiou: float = 0.5) -> Fig
     for axes, (column, title) in zip(panels, QUALITY_METRICS.items(), strict=True):
         name = column.format(t=tiou)
         _fixed_steps(axes, fixed["step"], 100 * fixed[name])
+        highest = 100 * lines.groupby("step")[name].last().max()
         for step, own in lines.groupby("step"):
             values = 100 * own[name].to_numpy(dtype=float)
-            _epoch_line(axes, places[np.searchsorted(epochs, own["epoch"])], values, str(step))
+            at = places[np.searchsorted(epochs, own["epoch"])]
+            _epoch_line(axes, at, values, str(step), highest)
         if len(epochs):
             axes.axvline(places[0] - 0.5, color=COLOURS["other"], linewidth=0.8, linestyle=":")
         suffix = f" at tIoU {tiou:g}" if "@" in column else ""
@@ -245,13 +247,20 @@ def _epoch_places(start: int, epochs: np.ndarray) -> np.ndarray:
     return start + EPOCH_SPAN * (epochs - first) / max(last - first, 1)
 
 
-def _epoch_line(axes: Axes, places: np.ndarray, values: np.ndarray, step: str) -> None:
+def _epoch_line(
+    axes: Axes, places: np.ndarray, values: np.ndarray, step: str, highest: float
+) -> None:
+    """A step over the epochs; the EMA's last value is named on the side where no line ends.
+
+    highest: last value of any step.
+    """
     ema = step == "EMA labels"
     look = {"marker": "o", "markersize": 4, "zorder": 3} if ema else {"linewidth": 1.0}
     axes.plot(places, values, color=colour_of(step), label=step, **look)
     last = (places[-1], values[-1])
     if ema and np.isfinite(values[-1]):
-        axes.annotate(f"{values[-1]:.0f}", last, xytext=(0, 5), ha="center", **_SMALL)
+        aside = (0, 5) if values[-1] >= highest else (0, -13)
+        axes.annotate(f"{values[-1]:.0f}", last, xytext=aside, ha="center", **_SMALL)
 
 
 @styled

@@ -104,8 +104,8 @@ def plot_initial_weight_share(
 ) -> Figure:
     """The share of the random initial weights left in the EMA after each epoch.
 
-    After n steps decay^n of the start is left. Left: this run, as measured during training over the
-    formula; right: the paper's setting, 0.999 with 25 steps an epoch: 22 % at epoch 60, 10 % at 90.
+    After n steps decay^n of the start is left. Left: this run, with a mark at the end of each epoch;
+    right: the paper's setting, 0.999 with 25 steps an epoch: 22 % at epoch 60, 10 % at 90.
     Both axes begin before the first epoch, at -1.
 
     Args:
@@ -120,7 +120,7 @@ def plot_initial_weight_share(
     curve = 100 * decay ** ((epochs + 1) * steps_per_epoch)
     left.plot(epochs, curve, color=COLOURS["EMA"], label=f"{decay:g}$^n$")
     shares = 100 * history["initial_share"]
-    left.plot(history["epoch"], shares, "o", color=COLOURS["EMA"], ms=4, label="measured")
+    left.plot(history["epoch"], shares, "o", color=COLOURS["EMA"], ms=4, label="end of an epoch")
     left.set(ylabel="initial weights left (%)", title=f"this run, decay {decay:g}")
     epochs = np.arange(-1, PAPER_EPOCHS)
     curve = 100 * PAPER_DECAY ** ((epochs + 1) * PAPER_STEPS)
@@ -178,6 +178,7 @@ def plot_trident(
 @styled
 def plot_pyramid(
     positives: Sequence[np.ndarray],
+    times_s: Sequence[np.ndarray],
     strides_s: Sequence[float],
     labels: pd.DataFrame,
     span_s: tuple[float, float],
@@ -186,14 +187,14 @@ def plot_pyramid(
 
     Args:
         positives: per level, booleans (number of points,): positive for some segment.
-        strides_s: per level, its stride in seconds; point i stands at i * stride.
+        times_s: per level, where its points stand (s).
+        strides_s: per level, from one point to the next (s).
         labels: the segments learned from, `t_start`, `t_end` (s).
         span_s: part of the time axis shown.
     """
     figure = new_figure(height_in=0.9 + 0.34 * (len(positives) + 1))
     axes = figure.subplots()
-    for level, (positive, stride) in enumerate(zip(positives, strides_s, strict=True)):
-        times = np.arange(len(positive)) * stride
+    for level, (positive, times) in enumerate(zip(positives, times_s, strict=True)):
         shown = (times >= span_s[0]) & (times <= span_s[1])
         positive = np.asarray(positive, dtype=bool)
         rest, chosen = times[shown & ~positive], times[shown & positive]

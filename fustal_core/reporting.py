@@ -308,7 +308,10 @@ def about_test_map(study: Study, history: pd.DataFrame) -> str:
         lines = ["Each student is its best epoch on test (best-on-test): its score is too good."]
     if every := study.settings.student.evaluate_every:
         epochs = "epoch" if every == 1 else f"{every} epochs"
-        lines.append(f"Evaluated every {epochs} and after the last one (student.evaluate_every).")
+        lines.append(
+            f"Evaluated every {epochs} (student.evaluate_every) and after the last one of each phase; "
+            "epochs count from 0."
+        )
     history = history.reindex(columns=["method", AVERAGE])
     counts = history.groupby("method", sort=False)[AVERAGE].count()
     if missing := list(counts.index[counts == 0]):

@@ -232,11 +232,11 @@ def _grid_length(positions: int, levels: int) -> int:
 
 def pyramid_of(
     dataset: Dataset, video: str, labels: pd.DataFrame, settings: StudentSettings
-) -> tuple[list[np.ndarray], list[float]]:
+) -> tuple[list[np.ndarray], list[np.ndarray], list[float]]:
     """Which points of the student's pyramid learn a segment of a video.
 
     Returns:
-        Per level: booleans (points,), and the level's stride in seconds.
+        Per level: booleans (points,), the points' times (s), (points,), and the level's stride (s).
     """
     store = dataset.student_features
     own = labels[labels["video"] == video]
@@ -251,8 +251,10 @@ def pyramid_of(
         len(dataset.classes),
     )
     positive = targets.classes[0].any(-1).numpy()
-    strides = [store.seconds_per_snippet(video) * 2**level for level in range(settings.levels)]
-    return [positive[part] for part in grid.slices()], strides
+    times_s = store.to_seconds(video, grid.time.double().numpy())
+    strides_s = [store.seconds_per_snippet(video) * 2**level for level in range(settings.levels)]
+    levels = list(grid.slices())
+    return [positive[part] for part in levels], [times_s[part] for part in levels], strides_s
 
 
 @dataclass(frozen=True)

@@ -183,6 +183,7 @@ def test_audit_prints_the_quality_of_proposals(results: tuple[Path, Path]) -> No
     assert content["precision@0.5"] == 1.0
     assert content["recall@0.7"] == 0.5
     assert content["end_error_s"] == pytest.approx(3.5 / 2)
+    assert content["options"] == {"subset": "test"}
 
 
 def test_bad_result_files_are_refused(results: tuple[Path, Path], tmp_path: Path) -> None:

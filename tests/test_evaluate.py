@@ -294,7 +294,7 @@ def test_audit_by_hand(found: Path, truth: Path, tmp_path: Path) -> None:
     content = measure(found, truth, command="audit")
     assert content.pop("stderr") == ""
     columns = pseudo_label_quality(pd.DataFrame(), pd.DataFrame(), {}).columns
-    assert list(content) == list(columns)
+    assert list(content) == [*columns, "options"]
     assert content["precision@0.5"] == content["recall@0.5"] == 3 / 4
     assert content["background"] == 1 / 4
     assert content["mean_tiou"] == pytest.approx((1 + 1 + 0.6) / 3)

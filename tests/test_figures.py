@@ -270,7 +270,7 @@ def test_training_names_no_student_that_has_no_curve() -> None:
 def test_initial_weight_share_shows_the_papers_22_and_10_percent() -> None:
     history = pd.DataFrame({"epoch": [0, 1], "initial_share": [0.25, 0.0625]})
     left, right = plot_initial_weight_share(history, 0.5, 2, 1).axes
-    assert lines_of(left)["measured"] == pytest.approx([25, 6.25])
+    assert lines_of(left)["end of an epoch"] == pytest.approx([25, 6.25])
     assert left.lines[0].get_ydata()[[0, -1]] == pytest.approx([100, 6.25])
     assert right.lines[0].get_ydata()[0] == 100
     assert left.lines[0].get_xdata()[0] == right.lines[0].get_xdata()[0] == -1
@@ -286,8 +286,9 @@ def test_trident_draws_the_expectation() -> None:
 def test_pyramid_separates_positive_points() -> None:
     labels = pd.DataFrame({"t_start": [0.0], "t_end": [2.0]})
     positives = [np.array([True, False, False]), np.array([False, True])]
-    axes = plot_pyramid(positives, [1.0, 2.0], labels, (0.0, 3.0)).axes[0]
-    assert [list(line.get_xdata()) for line in axes.lines] == [[1, 2], [0], [0], [2]]
+    times_s = [np.array([0.5, 1.5, 2.5]), np.array([0.5, 2.5])]
+    axes = plot_pyramid(positives, times_s, [1.0, 2.0], labels, (0.0, 3.0)).axes[0]
+    assert [list(line.get_xdata()) for line in axes.lines] == [[1.5, 2.5], [0.5], [0.5], [2.5]]
 
 
 def test_saved_files_are_equal_and_nothing_is_left_over(main: pd.DataFrame, tmp_path: Path) -> None:

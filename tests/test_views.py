@@ -110,14 +110,16 @@ def test_curves_are_normalised_and_named(dataset: Dataset, generator: CrossVideo
 
 def test_pyramid_points_lie_inside_and_near_the_middle(dataset: Dataset) -> None:
     video = views.example_video(dataset, "train")
-    positives, strides_s = views.pyramid_of(
+    positives, points_s, strides_s = views.pyramid_of(
         dataset, video, dataset.truth("train"), SETTINGS.student
     )
     store, truth = dataset.student_features, views.truth_of(dataset, video)
     assert sum(positive.sum() for positive in positives) > 0
-    for level, (positive, stride_s) in enumerate(zip(positives, strides_s, strict=True)):
+    levels = zip(positives, points_s, strides_s, strict=True)
+    for level, (positive, all_s, stride_s) in enumerate(levels):
         assert stride_s == pytest.approx(store.seconds_per_snippet(video) * 2**level)
         times_s = store.to_seconds(video, np.flatnonzero(positive) * 2**level)[:, None]
+        assert all_s[positive] == pytest.approx(times_s[:, 0])
         start, end = truth["t_start"].to_numpy(), truth["t_end"].to_numpy()
         near = np.abs(times_s - (start + end) / 2) < 1.5 * stride_s + 1e-5
         assert ((times_s > start) & (times_s < end) & near).any(1).all()
