@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,15 @@ import pytest
 from training_helpers import TINY
 
 from fustal_core import ablation, grid, making
-from fustal_core.ablation import AVERAGE, Results, of_cell, of_seed, run_grid, summary
+from fustal_core.ablation import (
+    AVERAGE,
+    Results,
+    of_cell,
+    of_seed,
+    over_default,
+    run_grid,
+    summary,
+)
 from fustal_core.config import SettingsError, make_settings
 from fustal_core.grid import Cell
 from fustal_core.metrics import map_summary
@@ -378,6 +387,31 @@ def test_a_summary_has_a_row_for_every_cell(study: Study, results: Results) -> N
     found = summary(results.rows)
     assert list(zip(found["group"], found["cell"], strict=True)) == list(by_name(study))
     assert set(found["seeds"]) == {2}
+
+
+def test_gains_over_the_default_by_hand() -> None:
+    """Seeds differ by 10 points, and each value gains the same with both."""
+    levels = {("gamma", "0.2", ""): 0.0, ("gamma", "0.4", "x = 0.4"): 2.0, ("stages", "G", ""): 9.0}
+    levels[("pairs", "1", "y = 1")] = 1.0  # its default is in no cell
+    rows = [
+        {"group": group, "cell": cell, "measured": "student", "changes": changes}
+        | {"seed": seed, AVERAGE: 30.0 + 10 * seed + level}
+        for (group, cell, changes), level in levels.items()
+        for seed in (0, 1)
+    ]
+    samples = {
+        (group, cell): {AVERAGE: np.array([[30.0 + level] * 3, [40.0 + level] * 3])}
+        for (group, cell, _), level in levels.items()
+    }
+    (found,) = over_default(Results(pd.DataFrame(rows), samples, False)).to_dict("records")
+    assert (found["group"], found["cell"], found["measured"]) == ("gamma", "0.4", "student")
+    assert [found[name] for name in ("gain", "low", "high", "sd")] == pytest.approx([2, 2, 2, 0])
+    assert found["seeds"] == 2
+
+
+def test_a_grid_of_stages_has_no_gains_over_a_default(results: Results) -> None:
+    only = results.rows[results.rows["group"] == "stages"]
+    assert over_default(replace(results, rows=only)).empty
 
 
 # --- other data, and mistakes ---------------------------------------------------------------------
