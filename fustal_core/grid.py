@@ -26,7 +26,7 @@ class Cell:
         measured: whose detections.
         changes: settings by dotted name that differ from the run's.
         labels: what the student learns from; of a generator, those whose quality is measured.
-        value: position on the axis of a sweep, NaN if the group is no sweep.
+        value: position on the axis of a sweep (infinity: all there are), NaN if the group is no sweep.
     """
 
     group: str
@@ -56,7 +56,7 @@ GROUPS: dict[str, str] = {
     "gamma": "threshold of the IoU score, selection.iou_threshold",
     "eta": "threshold of the confidence, selection.confidence_threshold",
     "contrast weight": "weight of the cross-video term, generation.cross_video_weight",
-    "pairs": "pairs of a batch in the cross-video term, generation.cross_video_pairs (0: all)",
+    "pairs": "pairs of a batch in the cross-video term, generation.cross_video_pairs",
     "EMA decay": "student.ema_decay",
     "switch epoch": "epoch from which EMA labels take over, student.switch_epoch",
     "EMA threshold": "threshold of EMA labels, student.ema_label_threshold",
@@ -148,10 +148,10 @@ def _sweep(
         return []  # the run's own generator has no such setting
     own = value_of(settings, name)
     zero_is_all = name == "generation.cross_video_pairs"
-    order = {value: math.inf if zero_is_all and not value else value for value in (*values, own)}
+    places = {value: math.inf if zero_is_all and not value else value for value in (*values, own)}
     return [
-        _cell(group, f"{value:g}", measured, _change(settings, name, value), float(value))
-        for value in sorted(order, key=order.get)
+        _cell(group, f"{value:g}", measured, _change(settings, name, value), float(place))
+        for value, place in sorted(places.items(), key=lambda item: item[1])
     ]
 
 
