@@ -114,9 +114,20 @@ def run_job(job: Job, before: Sequence[None], code: str, topic: str) -> None:
     with _ALONE, reported_to(report):
         report("")
         owner = job.study.data_owner
-        _provide_data(owner, kept)
-        job.make()
-        kept[owner.fingerprint] = owner.dataset
+        try:
+            _provide_data(owner, kept)
+            job.make()
+            kept[owner.fingerprint] = owner.dataset
+        finally:
+            _let_go_of_data(job.study)
+
+
+def _let_go_of_data(study: Study | None) -> None:
+    """Leave no study with data of its own: dask keeps a job for as long as anybody waits for it."""
+    while study:
+        for name in study.__dict__.keys() - study.__getstate__().keys():
+            del study.__dict__[name]
+        study = study.base
 
 
 def _provide_data(owner: Study, kept: dict[str, Dataset]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import signal
@@ -27,6 +28,7 @@ from fustal_core import jobs, stages, workers
 from fustal_core.ablation import measurement_job
 from fustal_core.annotations import DataError
 from fustal_core.config import SettingsError, make_settings
+from fustal_core.data import Dataset
 from fustal_core.files import load_checkpoint
 from fustal_core.jobs import Job, JobError
 from fustal_core.locks import making_lock
@@ -102,6 +104,11 @@ def a_job(folder: Path, make: Callable[[], object], name: str = "mine", **about:
 
 
 # --- what workers do; they import it from here ----------------------------------------------------
+
+
+def count_data_sets() -> int:
+    gc.collect()
+    return sum(isinstance(one, Dataset) for one in gc.get_objects())
 
 
 def fail(error: Exception) -> None:
@@ -676,6 +683,22 @@ def test_what_is_planned_and_not_asked_for_is_dropped_with_the_plan(
     with Client(cluster) as client:
         wait_until(lambda: not any(client.run(is_at_work).values()))
     assert not (tmp_path / "late").exists()
+
+
+def test_a_worker_holds_the_data_of_one_job_however_many_it_did(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also of jobs that somebody still waits for, and when data takes turns."""
+    study = a_study(tmp_path)
+    variants = [study.other(f"data-seed{seed}", seed=seed).variant("same") for seed in (1, 2, 1, 2)]
+    methods = ("cola", "cola", "cross-video", "cross-video")
+    turns = [jobs.generation(*pair) for pair in zip(variants, methods, strict=True)]
+    with jobs.local_cluster(1) as address, Client(address) as client:
+        monkeypatch.setenv(jobs.SCHEDULER, address)
+        with jobs.begun_ahead([[job] for job in turns]):
+            jobs.make(turns[-1:])
+            wait_until(lambda: all(job.product.is_made for job in turns))
+            assert list(client.run(count_data_sets).values()) == [1]
 
 
 def test_without_workers_nothing_is_planned(tmp_path: Path) -> None:
