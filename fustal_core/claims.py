@@ -184,7 +184,7 @@ def _of_measure(key: str, points: float) -> str:
 
 
 def _signed(points: float) -> str:
-    return f"{round(points, 1) + 0.0:+.1f}"  # + 0.0 makes 0.0 of -0.0
+    return f"{points:+z.1f}"  # z: +0.0, not -0.0
 
 
 def _verdict(interval: Interval) -> str:

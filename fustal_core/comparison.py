@@ -251,7 +251,7 @@ def paired_difference(
 
 def mean_and_spread(values: pd.Series) -> str:
     """``41.4 ± 1.8``: mean and standard deviation (n - 1); of a single value, it alone."""
-    mean = f"{round(values.mean(), 1) + 0.0:.1f}"  # + 0.0 makes 0.0 of -0.0
+    mean = f"{values.mean():z.1f}"  # z: 0.0, not -0.0
     return f"{mean} ± {values.std():.1f}" if len(values) > 1 else mean
 
 

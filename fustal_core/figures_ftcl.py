@@ -329,7 +329,7 @@ def _numbers(
         ink = "white" if np.dot(fill[:3], (0.299, 0.587, 0.114)) < 0.5 else "black"
         text = axes.text(
             *place[::-1],
-            f"{round(value, 2) + 0.0:.2f}",  # + 0: no minus before zero
+            f"{value:z.2f}",  # z: no minus before zero
             ha="center",
             va="center",
             fontsize=7.5,

@@ -253,7 +253,7 @@ def pyramid_of(
     positive = targets.classes[0].any(-1).numpy()
     times_s = store.to_seconds(video, grid.time.double().numpy())
     strides_s = [store.seconds_per_snippet(video) * 2**level for level in range(settings.levels)]
-    levels = list(grid.slices())
+    levels = grid.slices()
     return [positive[part] for part in levels], [times_s[part] for part in levels], strides_s
 
 
