@@ -136,6 +136,7 @@ class Study:
         base: the study that it is a variant of.
         own_data: whether it has data of its own, not its base's.
         narrow: what leaves out a part of the base's data; None: all of it.
+        data: once it was asked for, if it is no more of its base's than all; see :attr:`dataset`.
         is_sent: whether another process opened the run directory, and says in it with what.
     """
 
@@ -154,13 +155,14 @@ class Study:
         self.base = base
         self.own_data = own_data
         self.narrow: Callable[[Dataset], Dataset] | None = None
+        self.data: Dataset | None = None
         self.device = torch_device(settings)
 
     def __getstate__(self) -> dict[str, Any]:
         """What another process is sent: no data, which it makes or reads itself."""
-        data = ("dataset", "points", "_ambiguous")
-        kept = {name: value for name, value in self.__dict__.items() if name not in data}
-        return kept | {"is_sent": True}
+        made = ("points", "_ambiguous")
+        kept = {name: value for name, value in self.__dict__.items() if name not in made}
+        return kept | {"data": None, "is_sent": True}
 
     def variant(
         self, name: str, *, seed: int | None = None, overrides: Mapping[str, Any] | None = None
@@ -226,16 +228,23 @@ class Study:
             return self.base.fingerprint
         return self.dataset.fingerprint
 
-    @cached_property
+    @property
     def dataset(self) -> Dataset:
         """The data; its features lie on the study's device if there is room.
+
+        Kept by the study that reads it, or leaves out a part of it; its variants have it from there.
 
         Raises:
             DataError: every problem of a data folder; a list of what not to measure that cannot be read,
                 or leaves out all or nothing.
         """
-        if self.base and not self.own_data:
-            return self.narrow(self.base.dataset) if self.narrow else self.base.dataset
+        if self.data is None:
+            if self.base and not self.own_data and not self.narrow:
+                return self.base.dataset
+            self.data = self.narrow(self.base.dataset) if self.narrow else self._read_data()
+        return self.data
+
+    def _read_data(self) -> Dataset:
         _ = self._ambiguous  # a bad list is refused before the data is read
         dataset = load_data(self.settings, self.run_dir / "cache")
         check_excluded(self.settings.evaluation.exclude, dataset.truth("test"))
@@ -246,6 +255,13 @@ class Study:
         if self.base or not self.is_sent:
             write_provenance(self.run_dir, self.settings, dataset.fingerprint, self.device)
         return dataset
+
+    def forget_data(self) -> None:
+        """Let go of the data, and of the points: they are read again if they are asked for."""
+        self.data = None
+        self.__dict__.pop("points", None)
+        if self.base and not self.own_data:
+            self.base.forget_data()
 
     def _on_device(self, store: FeatureStore) -> FeatureStore:
         """The store on the GPU, if half of what is free there holds it; models need the rest."""

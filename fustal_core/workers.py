@@ -119,21 +119,13 @@ def run_job(job: Job, before: Sequence[None], code: str, topic: str) -> None:
             job.make()
             kept[owner.fingerprint] = owner.dataset
         finally:
-            _let_go_of_data(job.study)
-
-
-def _let_go_of_data(study: Study | None) -> None:
-    """Leave no study with data of its own: dask keeps a job for as long as anybody waits for it."""
-    while study:
-        for name in study.__dict__.keys() - study.__getstate__().keys():
-            del study.__dict__[name]
-        study = study.base
+            job.study.forget_data()  # dask keeps a job for as long as anybody waits for it
 
 
 def _provide_data(owner: Study, kept: dict[str, Dataset]) -> None:
     """Give a study the data that is at hand, if it is its own; else make room for its own."""
     if owner.fingerprint in kept:
-        owner.dataset = kept[owner.fingerprint]
+        owner.data = kept[owner.fingerprint]
         return
     kept.clear()
     # Other studies of a run have data of their settings, which no fingerprint was taken of.

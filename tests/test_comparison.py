@@ -227,7 +227,7 @@ def test_the_rows_of_a_generator_are_measured_plainly(study: Study, method: str)
 
 def test_without_students_none_is_trained(study: Study, tmp_path: Path) -> None:
     fresh = Study(study.settings, tmp_path)
-    fresh.dataset = study.dataset
+    fresh.data = study.dataset
     rows = list(generator_rows(fresh, "acm-net", students=False))
     assert [row["step"] for row in rows] == list(STEPS[:2])
     assert not list(tmp_path.rglob("03_training"))
@@ -264,7 +264,7 @@ def test_what_was_chosen_by_test_labels_is_said_in_every_row(
 ) -> None:
     settings = make_settings(profile="smoke", overrides=TINY | changes)
     chosen = Study(settings, tmp_path)
-    chosen.dataset = study.dataset
+    chosen.data = study.dataset
     for method, name in zip(("cola", "ftcl"), names, strict=True):
         rows = list(generator_rows(chosen, method, students=students))
         assert {row["generator"] for row in rows} == {name}

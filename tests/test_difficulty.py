@@ -164,7 +164,7 @@ def test_studies_of_two_seeds(study: Study) -> None:
     assert len({product.folder for product in products}) == 4 * len(tried)
     assert len({product.key for product in products}) == 4 * len(tried)
     # To know what there is to do, no data is made.
-    assert not any("dataset" in one.study.__dict__ for one in tried)
+    assert all(one.study.data is None for one in tried)
     again = jobs_of(studies(study, [0, 4], ["video_shift"], [2]), students=True)
     assert [job.product for job in again] == products
 

@@ -51,7 +51,7 @@ def test_products_on_a_share_are_known_without_the_data(tmp_path: Path) -> None:
     before = key(0.5)
     study.fingerprint = "of other data"
     assert key(0.5) != before
-    assert "dataset" not in vars(study)
+    assert study.data is None
 
 
 @pytest.mark.parametrize(("supervision", "share"), [("point", 1 / 6), ("video", 0.15), ("full", 1)])

@@ -67,7 +67,7 @@ def unmade(base: Study, tmp_path: Path) -> Study:
 
 
 def with_data_of(base: Study, study: Study) -> Study:
-    study.dataset = base.dataset
+    study.data = base.dataset
     return study
 
 
@@ -325,7 +325,7 @@ def test_hr_pro_does_not_see_where_actions_end(base: Study, tmp_path: Path) -> N
     assert not base.dataset.points.empty
     false = base.dataset.segments.assign(t_start=0.0, t_end=0.5)
     blind = Study(base.settings, tmp_path)
-    blind.dataset = replace(base.dataset, segments=false)
+    blind.data = replace(base.dataset, segments=false)
     for method in ("hr-pro-snippet", "hr-pro"):
         assert weights(blind, method) == weights(base, method)
         pd.testing.assert_frame_equal(
@@ -339,7 +339,7 @@ def test_points_are_drawn_as_the_settings_say(base: Study) -> None:
     truth = base.dataset.truth("train")
     assert starts["t"].tolist() == truth["t_start"].tolist()
     bare = Study(base.settings, base.run_dir)
-    bare.dataset = replace(base.dataset, points=base.dataset.points[:0])
+    bare.data = replace(base.dataset, points=base.dataset.points[:0])
     with pytest.raises(DataError, match="no point labels"):
         _ = bare.variant("given", overrides={"hr_pro.points": "given"}).points
 
@@ -381,7 +381,7 @@ def test_a_class_that_no_test_video_shows_is_not_measured(base: Study) -> None:
     study = measuring(base)
     segments = base.dataset.segments
     gone = (segments["label"] == label) & segments["video"].isin(truth["video"])
-    study.dataset = replace(base.dataset, segments=segments[~gone])
+    study.data = replace(base.dataset, segments=segments[~gone])
     perfect = truth.assign(score=1.0)
     assert study.measure(perfect)["mAP@0.5"] == pytest.approx(100)
     assert label not in set(study.measured(perfect)[0]["label"])
@@ -488,7 +488,7 @@ def test_training_videos_without_a_point_get_no_proposals(base: Study, tmp_path:
     points = base.dataset.points
     video = points["video"].iloc[0]
     study = Study(base.settings, tmp_path)
-    study.dataset = replace(
+    study.data = replace(
         base.dataset, points=points[points["video"] != video], fingerprint="fewer points"
     )
     for method in ("hr-pro-snippet", "hr-pro"):
@@ -746,7 +746,7 @@ def test_a_study_is_sent_without_its_data(base: Study) -> None:
     assert len(sent) < 50_000
     found = pickle.loads(sent)
     assert products(found) == expected
-    assert "dataset" not in vars(found) | vars(found.base)
+    assert found.data is found.base.data is None
     assert found.data_owner is found.base
     owner = found.data_owner
     pd.testing.assert_frame_equal(owner.dataset.segments, base.dataset.segments)
