@@ -11,10 +11,12 @@ longest chain of jobs waits for, so that no such chain is left to one worker at 
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -49,6 +51,7 @@ _STUDENT_WORK = 3.0
 """Minutes on a core, roughly, of a generator and of a student's epochs in ``quick``. They decide which
 job begins first, so only their proportions count, and these are much the same in other profiles."""
 _KEY = " in ("  # between the name of a job and what else tells dask which one it is
+_MOMENT_S = 0.2
 _OTHER_DATA, _LATER = 1e3, 1e7
 """What a job of the next data comes later, and one of the next list: more than any chain's work."""
 
@@ -145,11 +148,11 @@ def make(
         with local_cluster(min(workers, len(missing))) as address:
             make_at(address, missing)
     else:
-        for job in missing:
+        for job, later in zip_longest(missing, missing[1:]):
             job.make()
             owner = job.study.data_owner
-            if owner.base:  # one by one, not the data of all of them at once
-                owner.__dict__.pop("dataset", None)
+            if owner.base and (later is None or later.study.data_owner is not owner):
+                job.study.forget_data()  # one by one, not the data of all of them at once
 
 
 def worker_count(settings: Settings) -> int:
@@ -378,9 +381,12 @@ def _submitted(client: Client, missing: Sequence[Job], ranks: Sequence[float]) -
 
 
 def _finished(waiting: Iterable[Future]) -> set[Future]:
-    """Those that have ended, after a second at most."""
-    from distributed import wait
+    """Those that have ended; if none has, after a moment.
 
-    with suppress(TimeoutError):
-        wait(list(waiting), timeout=1, return_when="FIRST_COMPLETED")
-    return {future for future in waiting if future.done()}
+    They are looked at one by one, since each call of distributed's own ``wait`` that times out leaves
+    something behind with every future: gigabytes in a night of hundreds of jobs.
+    """
+    found = {future for future in waiting if future.done()}
+    if not found:
+        time.sleep(_MOMENT_S)
+    return found

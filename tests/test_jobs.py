@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import json
 import os
@@ -12,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -27,7 +29,7 @@ from training_helpers import TINY
 from fustal_core import jobs, stages, workers
 from fustal_core.ablation import measurement_job
 from fustal_core.annotations import DataError
-from fustal_core.config import SettingsError, make_settings
+from fustal_core.config import Settings, SettingsError, make_settings
 from fustal_core.data import Dataset
 from fustal_core.files import load_checkpoint
 from fustal_core.jobs import Job, JobError
@@ -35,7 +37,8 @@ from fustal_core.locks import making_lock
 from fustal_core.naming import GENERATORS
 from fustal_core.progress import VARIABLE, say_note, show_progress
 from fustal_core.rundir import Product, RunDirectoryError
-from fustal_core.stages import Study, open_study
+from fustal_core.stage_settings import Method
+from fustal_core.stages import Study, load_data, open_study
 
 LONG = TINY | {"generation.iterations": 300, "generation.checkpoint_every": 10}
 
@@ -108,7 +111,7 @@ def a_job(folder: Path, make: Callable[[], object], name: str = "mine", **about:
 
 def count_data_sets() -> int:
     gc.collect()
-    return sum(isinstance(one, Dataset) for one in gc.get_objects())
+    return sum(type(one) is Dataset for one in gc.get_objects())
 
 
 def fail(error: Exception) -> None:
@@ -148,7 +151,7 @@ def touch(path: Path) -> None:
 
 
 def has_data(study: Study) -> None:
-    assert "dataset" in vars(study)
+    assert study.data is not None
 
 
 def data_at_hand(dask_worker: Any) -> list[str]:
@@ -699,6 +702,47 @@ def test_a_worker_holds_the_data_of_one_job_however_many_it_did(
             jobs.make(turns[-1:])
             wait_until(lambda: all(job.product.is_made for job in turns))
             assert list(client.run(count_data_sets).values()) == [1]
+
+
+def test_waiting_leaves_nothing_behind(tmp_path: Path, cluster: str) -> None:
+    """However long it takes: a night of hundreds of jobs once cost gigabytes."""
+    slow = [a_job(tmp_path, partial(time.sleep, 6), f"slow {n}") for n in range(2)]
+    late = [a_job(tmp_path, partial(touch, tmp_path / "late"), f"late {n}") for n in range(10)]
+    late = [replace(job, after=tuple(slow)) for job in late]
+    waiting = threading.Thread(target=partial(jobs.make, late, scheduler=cluster))
+    waiting.start()
+    with Client(cluster) as client:
+        wait_until(lambda: any(client.run(is_at_work).values()))
+        counts = []
+        for _ in range(2):
+            time.sleep(2)
+            gc.collect()
+            counts.append(sum(type(one) is asyncio.Future for one in gc.get_objects()))
+    waiting.join()
+    assert counts[1] < counts[0] + len(late)
+
+
+def test_in_one_process_data_is_read_once_and_let_go(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By all of its variants, some of which have points of it."""
+    read: list[int] = []
+
+    def load(settings: Settings, cache: Path | None = None) -> Dataset:
+        assert count_data_sets() == before
+        read.append(settings.seed)
+        return load_data(settings, cache)
+
+    study = a_study(tmp_path)
+    assert study.dataset.origin == "simulated"
+    before = count_data_sets()
+    monkeypatch.setattr(stages, "load_data", load)
+    others = [study.other(f"data-seed{seed}", seed=seed) for seed in (1, 2)]
+    methods: list[Method] = ["cola", "cross-video", "hr-pro-snippet"]
+    wanted = [jobs.generation(one.variant("same"), method) for one in others for method in methods]
+    jobs.make(wanted, workers=1)
+    assert read == [1, 2]
+    assert count_data_sets() == before
 
 
 def test_without_workers_nothing_is_planned(tmp_path: Path) -> None:
