@@ -29,6 +29,7 @@ from fustal_core.config import (
     parse_overrides,
     setting_names,
 )
+from fustal_core.interruption import resumable
 from fustal_core.locks import RunDirectoryBusyError, refuse_second_run, run_lock
 
 app = typer.Typer(
@@ -139,16 +140,15 @@ def run(
         settings = with_recorded_extent(folder, settings, overrides)
     cells(settings, settings.ablation.groups)  # unknown groups are refused
     try:
-        refuse_second_run(folder)  # at once, before the data is read
-        fingerprint = cli_data.fingerprint_of_sound_data(settings)
-        with run_lock(folder):
-            claim_run_dir(folder, settings, force=force)
-            own = offered(scheduler, workers or worker_count(settings))
-            run_notebooks(chosen, settings, overrides, folder, fingerprint, own, say=to_stderr)
+        with resumable():
+            refuse_second_run(folder)  # at once, before the data is read
+            fingerprint = cli_data.fingerprint_of_sound_data(settings)
+            with run_lock(folder):
+                claim_run_dir(folder, settings, force=force)
+                own = offered(scheduler, workers or worker_count(settings))
+                run_notebooks(chosen, settings, overrides, folder, fingerprint, own, say=to_stderr)
     except NotebookError as error:
         raise SystemExit(_fail(error, 1)) from None
-    except KeyboardInterrupt:
-        raise SystemExit(_fail("interrupted; the same command goes on from here", 1)) from None
     to_stderr(f"results: {folder}")
 
 

@@ -11,6 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 from fustal_core.cli_data import fingerprint_of_sound_data
 from fustal_core.cli_predict import check_writable
 from fustal_core.config import PROFILES, SettingsError, make_settings, parse_overrides
+from fustal_core.interruption import resumable
 from fustal_core.stage_settings import MOST_SEEDS, Method, Seeds
 
 _METHODS: tuple[str, ...] = get_args(Method)
@@ -72,17 +73,16 @@ def compare(
     settings = make_settings(data, profile, chosen_seeds[0], overrides)
     torch_device(settings)
     try:
-        if data != "simulated":
-            fingerprint_of_sound_data(settings)
-        with offered(scheduler, workers or worker_count(settings)):
-            rows = compare_generators(
-                chosen_seeds, methods, data, profile, overrides, force=force, say=to_stderr
-            )
-        written = write_comparison(rows, folder)
+        with resumable():
+            if data != "simulated":
+                fingerprint_of_sound_data(settings)
+            with offered(scheduler, workers or worker_count(settings)):
+                rows = compare_generators(
+                    chosen_seeds, methods, data, profile, overrides, force=force, say=to_stderr
+                )
+            written = write_comparison(rows, folder)
     except JobError as error:
         raise SystemExit(f"fustal: {error}") from None
-    except KeyboardInterrupt:
-        raise SystemExit("fustal: interrupted; the same command goes on from here") from None
     for path in written:
         typer.echo(path)
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +17,7 @@ import yaml
 from cli_helpers import assert_refused, fustal
 
 from fustal_core.cli import app
+from fustal_core.interruption import resumable
 
 
 @pytest.fixture
@@ -200,3 +204,31 @@ def test_bench_answers_to_its_name() -> None:
     for option in ("--device", "--growth", "--out", "--json"):
         assert option in answer
     assert shutil.which("fustal", path=str(Path(sys.executable).parent))
+
+
+# --- interrupted ----------------------------------------------------------------------------------
+
+
+def fail_when_interrupted(number: int, error: Exception | None) -> None:
+    """As a library does that makes an error of its own of whatever is raised within it."""
+    with resumable():
+        try:
+            os.kill(os.getpid(), number)
+            time.sleep(10)
+        except KeyboardInterrupt as interrupt:
+            raise error or interrupt from None
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("error", [None, ValueError("shape of object type 'torch.storage'")])
+def test_interrupted_it_says_so(number: int, error: Exception | None) -> None:
+    before = signal.getsignal(number)
+    said = r"^fustal: interrupted; the same command goes on from here$"
+    with pytest.raises(SystemExit, match=said):
+        fail_when_interrupted(number, error)
+    assert signal.getsignal(number) is before
+
+
+def test_errors_of_what_was_not_interrupted_are_their_own() -> None:
+    with pytest.raises(ZeroDivisionError), resumable():
+        _ = 1 // 0
