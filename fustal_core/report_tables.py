@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from fustal_core.report_section import Table
+from fustal_core.rounding import decimals
 
 MAX_ROWS = 300
 """Of a longer table so many rows are shown, and the page says where the others are."""
@@ -90,21 +91,11 @@ def _column(texts: list[str]) -> list[Cell]:
     if not known or any(n is None and t not in _BLANK for n, t in zip(numbers, texts, strict=True)):
         long = max(map(len, texts), default=0) > _LONG
         return [Cell(text, kind="long" if long else "") for text in texts]
-    digits = _decimals([number for number in known if math.isfinite(number)])
+    digits = decimals(known)
     return [
         Cell("", kind="n") if number is None else Cell(_shown(number, digits), f"{number!r}", "n")
         for number in numbers
     ]
-
-
-def _decimals(numbers: list[float]) -> int:
-    """Decimals for a column: three for fractions, else one, and fewer if these are all zeros."""
-    most = 3 if max(map(abs, numbers), default=0) < 2 else 1
-    return next(
-        digits
-        for digits in range(most + 1)
-        if all(round(number, digits) == round(number, most) for number in numbers)
-    )
 
 
 def _number(text: str) -> float | None:

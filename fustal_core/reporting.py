@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from pandas.api.types import is_numeric_dtype
 
 from fustal_core import jobs
 from fustal_core.config import make_settings
@@ -32,6 +33,7 @@ from fustal_core.naming import (
 from fustal_core.published import activitynet13, thumos14
 from fustal_core.quality import assign, pseudo_label_quality
 from fustal_core.results import write_pseudo_labels
+from fustal_core.rounding import decimals
 from fustal_core.rundir import default_run_dir, project_root
 from fustal_core.selection import select
 from fustal_core.stages import Study
@@ -337,10 +339,9 @@ def keep_figure(study: Study, notebook: str, name: str, figure: Any) -> Any:
 def keep_table(study: Study, notebook: str, name: str, table: pd.DataFrame) -> pd.DataFrame:
     """Write a table as CSV, Markdown and LaTeX into a notebook's folder; returns it."""
     path = study.folder(notebook) / name
-    shown = table.apply(_shown)
     write_text(path.with_suffix(".csv"), table.to_csv(index=False))
-    write_text(path.with_suffix(".md"), shown.to_markdown(index=False) + "\n")
-    write_text(path.with_suffix(".tex"), shown.to_latex(index=False, escape=True))
+    write_text(path.with_suffix(".md"), to_markdown(table))
+    write_text(path.with_suffix(".tex"), table.apply(_shown).to_latex(index=False, escape=True))
     _copy(study, notebook, [path.with_suffix(suffix) for suffix in (".csv", ".md")])
     return table
 
@@ -357,10 +358,15 @@ def keep_pseudo_labels(study: Study, notebook: str, selected: pd.DataFrame) -> N
     write_pseudo_labels(path, selected, study.dataset, study.data_name)
 
 
+def to_markdown(table: pd.DataFrame) -> str:
+    """A table for people: numbers with as many decimals as they need, nothing where nothing is known."""
+    sides = ["right" if is_numeric_dtype(table[name]) else "left" for name in table]
+    shown = table.apply(_shown)
+    return shown.to_markdown(index=False, disable_numparse=True, colalign=sides) + "\n"
+
+
 def _shown(column: pd.Series) -> pd.Series:
-    """A column for people: one decimal, three for what is a fraction, nothing where nothing is known."""
-    numbers = pd.to_numeric(column, errors="coerce").abs()
-    return readable(column, digits=3 if numbers.max() < 2 else 1)
+    return readable(column, digits=decimals(pd.to_numeric(column, errors="coerce")))
 
 
 def _copy(study: Study, notebook: str, paths: list[Path]) -> None:

@@ -112,7 +112,7 @@ def readable(table: Table, digits: int = 1) -> Table:
     def text(value: Any) -> Any:
         if pd.isna(value):
             return ""
-        return f"{value:.{digits}f}" if isinstance(value, float) else value
+        return f"{value:z.{digits}f}" if isinstance(value, float) else value
 
     return table.map(text)
 

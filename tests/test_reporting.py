@@ -65,6 +65,25 @@ def test_f1_in_crops_is_that_of_the_last_epoch(quality: pd.DataFrame) -> None:
     assert len(reporting.f1_in_crops(quality[:1])) == 0
 
 
+def test_settings_are_written_whole_and_measurements_rounded() -> None:
+    table = pd.DataFrame(
+        {
+            "knob": ["decay", "rate"],
+            "value": [0.997, 20.0],
+            "gain": [-0.04, 32 / 3],
+            "f1": [0.25, np.nan],
+            "precision": [1 / 3, 1.0],
+            "count": [7, 12],
+        }
+    )
+    assert reporting.to_markdown(table).splitlines() == [
+        "| knob   |   value |   gain |   f1 |   precision |   count |",
+        "|:-------|--------:|-------:|-----:|------------:|--------:|",
+        "| decay  |   0.997 |    0.0 | 0.25 |       0.333 |       7 |",
+        "| rate   |  20.000 |   10.7 |      |       1.000 |      12 |",
+    ]
+
+
 def test_only_fractions_are_shown_in_percent(quality: pd.DataFrame) -> None:
     table = reporting.quality_in_percent(quality, ["proposals", "f1@0.3", "start_error_s"])
     assert list(table) == ["proposals", "f1@0.3 (%)", "start_error_s"]
