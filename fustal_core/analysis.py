@@ -30,6 +30,7 @@ from fustal_core.naming import (
     own_generator,
     supervision_name,
 )
+from fustal_core.progress import show_progress
 from fustal_core.quality import assign
 from fustal_core.reporting import STAGE_TWO_IN_CROPS
 from fustal_core.resampling import draw_videos, resampled_map
@@ -244,10 +245,13 @@ def with_intervals(study: Study, resamples: int) -> pd.DataFrame:
     rng = np.random.default_rng([study.settings.seed, _RESAMPLES])
     draws = draw_videos(videos, resamples, rng)
     whole, drawn = {}, {}
-    for name, detections in measured_detections(study).items():
-        found, truth = study.measured(detections)
-        whole[name] = study.measure(detections)[AVERAGE]
-        drawn[name] = 100 * resampled_map(found, truth, THUMOS_TIOU, videos, draws).mean(axis=1)
+    measured = measured_detections(study)
+    with show_progress("resampling the test videos") as progress:
+        for done, (name, detections) in enumerate(measured.items()):
+            progress(done, len(measured), name)
+            found, truth = study.measured(detections)
+            whole[name] = study.measure(detections)[AVERAGE]
+            drawn[name] = 100 * resampled_map(found, truth, THUMOS_TIOU, videos, draws).mean(axis=1)
     rows = [_interval(study, name, "", whole[name], drawn[name]) for name in whole]
     for better, worse in compared_pairs(study):
         difference = whole[better] - whole[worse]

@@ -160,11 +160,15 @@ def _checkpoint_cells(settings: Settings) -> list[Cell]:
         "generation": max(1, settings.generation.iterations // _LOOKS),
         "student": max(1, settings.student.epochs // _LOOKS),
     }
-    kinds: dict[str, Measured] = {"generation": "generator", "student": "student"}
-    if not _has_own_settings(settings):
-        del kinds["generation"]
+    kinds: list[tuple[str, Measured]] = [
+        ("generation", "generator"),
+        ("student", "student"),
+        ("student", "student + EMA"),
+    ]
     found = []
-    for section, measured in kinds.items():
+    for section, measured in kinds:
+        if section == "generation" and not _has_own_settings(settings):
+            continue
         best = {f"{section}.evaluate_every": looks[section], f"{section}.select": "best-on-test"}
         last = _change(settings, f"{section}.select", "last")
         found.append(_cell("checkpoint", f"last ({measured})", measured, last))

@@ -143,6 +143,7 @@ def test_the_same_settings_in_two_groups_are_measured_once(study: Study, results
     own = {
         "last (generator)": "G",
         "last (student)": "G+S+T",
+        "last (student + EMA)": "G+S+T+D",
     }
     for names in [(("checkpoint", last), ("stages", stage)) for last, stage in own.items()]:
         first, second = (by_name(study)[name] for name in names)
@@ -244,6 +245,7 @@ def test_what_was_chosen_on_test_is_said(results: Results) -> None:
     assert set(results.rows[chosen]["cell"]) == {
         "best-on-test (generator)",
         "best-on-test (student)",
+        "best-on-test (student + EMA)",
     }
 
 
