@@ -151,6 +151,7 @@ def make(
         for job, later in zip_longest(missing, missing[1:]):
             job.make()
             owner = job.study.data_owner
+            job.study.forget_points()
             if owner.base and (later is None or later.study.data_owner is not owner):
                 job.study.forget_data()  # one by one, not the data of all of them at once
 
@@ -366,13 +367,14 @@ def _submitted(client: Client, missing: Sequence[Job], ranks: Sequence[float]) -
     futures: dict[Path, Future] = {}
     for job, rank in zip(missing, ranks, strict=True):
         before = [futures[x.product.folder] for x in job.after if x.product.folder in futures]
+        folder = job.product.folder.resolve()
         futures[job.product.folder] = client.submit(
             run_job,
             replace(job, after=()),
             before,
             all_code(),
             _topic(job.study),
-            key=f"{job.name}{_KEY}{job.product.folder}, {job.product.key})",
+            key=f"{job.name}{_KEY}{folder}, {job.product.key})",
             pure=False,
             priority=rank,
             resources={"GPU": 1} if job.study.device == "cuda" else None,

@@ -105,12 +105,13 @@ def run_notebooks(
         OSError: a file cannot be written.
         KeyboardInterrupt: after the kernel was shut down.
     """
+    run_dir = run_dir.resolve()  # one name for it: a job is known by the folder of its product
     _remove_leftovers(run_dir)
     parameters = {
         "data": settings.data,
         "profile": settings.profile,
         "seed": settings.seed,
-        "run_dir": str(run_dir.resolve()),
+        "run_dir": str(run_dir),
         "overrides": overrides,
     }
     files = [path for path in sorted(PACKAGE.glob("tables/*")) if path.stem != "report"]

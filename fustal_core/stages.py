@@ -259,9 +259,13 @@ class Study:
     def forget_data(self) -> None:
         """Let go of the data, and of the points: they are read again if they are asked for."""
         self.data = None
-        self.__dict__.pop("points", None)
+        self.forget_points()
         if self.base and not self.own_data:
             self.base.forget_data()
+
+    def forget_points(self) -> None:
+        """Let go of the points, which hold features; they are drawn again if they are asked for."""
+        self.__dict__.pop("points", None)
 
     def _on_device(self, store: FeatureStore) -> FeatureStore:
         """The store on the GPU, if half of what is free there holds it; models need the rest."""

@@ -26,11 +26,12 @@ from cli_helpers import wait_for, wait_until
 from distributed import Client
 from training_helpers import TINY
 
-from fustal_core import jobs, stages, workers
+from fustal_core import jobs, rundir, stages, workers
 from fustal_core.ablation import measurement_job
 from fustal_core.annotations import DataError
 from fustal_core.config import Settings, SettingsError, make_settings
 from fustal_core.data import Dataset
+from fustal_core.features import FeatureStore
 from fustal_core.files import load_checkpoint
 from fustal_core.jobs import Job, JobError
 from fustal_core.locks import making_lock
@@ -112,6 +113,11 @@ def a_job(folder: Path, make: Callable[[], object], name: str = "mine", **about:
 def count_data_sets() -> int:
     gc.collect()
     return sum(type(one) is Dataset for one in gc.get_objects())
+
+
+def count_feature_stores() -> int:
+    gc.collect()
+    return sum(type(one) is FeatureStore for one in gc.get_objects())
 
 
 def fail(error: Exception) -> None:
@@ -735,14 +741,41 @@ def test_in_one_process_data_is_read_once_and_let_go(
 
     study = a_study(tmp_path)
     assert study.dataset.origin == "simulated"
-    before = count_data_sets()
+    before, stores = count_data_sets(), count_feature_stores()
     monkeypatch.setattr(stages, "load_data", load)
     others = [study.other(f"data-seed{seed}", seed=seed) for seed in (1, 2)]
-    methods: list[Method] = ["cola", "cross-video", "hr-pro-snippet"]
+    methods: list[Method] = ["cola", "hr-pro-snippet", "cross-video"]
     wanted = [jobs.generation(one.variant("same"), method) for one in others for method in methods]
     jobs.make(wanted, workers=1)
     assert read == [1, 2]
-    assert count_data_sets() == before
+    assert (count_data_sets(), count_feature_stores()) == (before, stores)
+
+
+def test_a_job_is_the_same_however_its_directory_is_called(
+    tmp_path: Path, cluster: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What runs ahead under one name and is asked for under another is made once."""
+    monkeypatch.setenv(jobs.SCHEDULER, cluster)
+    monkeypatch.chdir(tmp_path)
+    job = a_job(tmp_path, partial(write_line, tmp_path / "lines", "done"))
+    same = replace(job, product=Product(Path("mine"), "key"))
+    with jobs.begun_ahead([[job]]):
+        jobs.make([same])
+    assert (tmp_path / "lines").read_text() == "done\n"
+
+
+def test_what_is_made_is_not_made_again_for_a_worker_that_died(
+    tmp_path: Path, cluster: str
+) -> None:
+    """Dask does its jobs again: their results were with it; products are not."""
+    job = a_job(tmp_path, partial(write_line, tmp_path / "lines", "done"))
+    with Client(cluster) as client:
+        arguments = ([], rundir.all_code(), "topic")
+        for _ in range(2):
+            client.submit(workers.run_job, job, *arguments, pure=False).result()
+            job.product.folder.mkdir(exist_ok=True)
+            job.product.finish()
+    assert (tmp_path / "lines").read_text() == "done\n"
 
 
 def test_without_workers_nothing_is_planned(tmp_path: Path) -> None:
