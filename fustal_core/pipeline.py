@@ -293,9 +293,10 @@ def publish_notebooks(run_dir: Path) -> list[Path]:
     if read_settings(run_dir / "config.json") != make_settings():
         raise SettingsError(f"{run_dir}: not a run of the default settings")
     sources = {name: run_dir / name / f"{name}.ipynb" for name in stage_names()}
-    missing = [str(path) for path in sources.values() if not path.exists()]
+    # A notebook that failed leaves its last copy, of other code or settings, but not this.
+    missing = [str(path) for path in sources.values() if not (path.parent / "made.json").exists()]
     if missing:
-        raise SettingsError("not executed: " + ", ".join(missing))
+        raise SettingsError("not executed to its end: " + ", ".join(missing))
     written = []
     for name, source in sources.items():
         executed = nbformat.read(source, as_version=4)

@@ -21,8 +21,12 @@ def generators(study: Study) -> list[Job]:
 
 
 def students(study: Study) -> list[Job]:
-    """On selected labels with and without EMA distillation, and floor and ceiling without."""
+    """On selected labels with and without EMA distillation, and floor and ceiling without.
+
+    CoLA's labels stand beside theirs.
+    """
     return [
+        jobs.generation(study, "cola"),
         *(jobs.student(study, "selected", distill=distill) for distill in (True, False)),
         *(jobs.student(study, labels, distill=False) for labels in ("raw", "truth")),
     ]
@@ -42,14 +46,15 @@ def analysis(study: Study) -> list[Job]:
 
 
 def alignment(study: Study) -> list[Job]:
-    """ACM-Net and FTCL with and without its terms, over seeds of the training."""
-    return comparison.term_jobs(study, comparison.training_seeds(study))
+    """ACM-Net and FTCL with and without its terms, over seeds of the training; FuSTAL's beside them."""
+    return [*generators(study), *comparison.term_jobs(study, comparison.training_seeds(study))]
 
 
 def points(study: Study) -> list[Job]:
     """HR-Pro, its first stage with points in other places, and students on its selected labels.
 
-    Then one on all segments of so many videos as could be labelled so in the time that points take.
+    Then one on all segments of so many videos as could be labelled so in the time that points take,
+    and beside it what FuSTAL makes of video labels, and the student on all segments.
     """
     part = label_cost.on_share(study, label_cost.affordable_share("point"))
     placed = views_hrpro.placed_elsewhere(study).values()
@@ -59,6 +64,9 @@ def points(study: Study) -> list[Job]:
         *(jobs.generation(one, "hr-pro-snippet") for one in placed),
         *(jobs.student(as_generator, distill=distill) for distill in (False, True)),
         jobs.student(part, "truth", distill=False),
+        jobs.generation(study, "cross-video"),
+        *(jobs.student(study, distill=distill) for distill in (False, True)),
+        jobs.student(study, "truth", distill=False),
     ]
 
 
