@@ -2,6 +2,7 @@
 
 Where the paper's ideas are: ``generator`` (backbone, snippet mining, cross-video contrast),
 ``proposals``, ``selection`` (IoU score), ``student`` (TriDet), ``distillation`` (EMA labels); beside it
-``acmnet`` (three-branch attention) and ``ftcl`` (pairs of videos, with ``alignment``). What measures
-them: ``metrics``, ``quality``. ``stages.open_study`` is where notebooks begin.
+``acmnet`` (three-branch attention), ``ftcl`` (pairs of videos, with ``alignment``) and ``hrpro``, with
+``hrpro_instance`` (points, and whole proposals). What measures them: ``metrics``, ``quality``.
+``stages.open_study`` is where notebooks begin.
 """

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from fustal_core.progress import say_note
+
 
 @contextmanager
 def resumable() -> Iterator[None]:
@@ -30,9 +32,11 @@ def resumable() -> Iterator[None]:
     }
     try:
         yield
-    except BaseException:
+    except BaseException as error:
         if not came:
             raise
+        if not isinstance(error, KeyboardInterrupt):
+            say_note(f"it ended in {error!r}")  # which may have come later, for a reason of its own
         raise SystemExit("fustal: interrupted; the same command goes on from here") from None
     finally:
         for number, handler in before.items():

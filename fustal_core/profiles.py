@@ -1,8 +1,8 @@
 """The profiles, and the constants that a method was published with on other data.
 
 A profile is what it changes of the defaults, which are the published hyper-parameters for THUMOS'14:
-``paper`` next to nothing, ``quick`` makes the study fit two CPU cores, ``smoke`` takes seconds and
-serves the tests.
+``paper`` next to nothing, ``quick`` makes the study fit two CPU cores, ``smoke`` takes seconds for
+a training, two minutes for all notebooks, and serves the tests.
 """
 
 from __future__ import annotations

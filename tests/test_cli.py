@@ -221,12 +221,15 @@ def fail_when_interrupted(number: int, error: Exception | None) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("error", [None, ValueError("shape of object type 'torch.storage'")])
-def test_interrupted_it_says_so(number: int, error: Exception | None) -> None:
+def test_interrupted_it_says_so(
+    number: int, error: Exception | None, capsys: pytest.CaptureFixture[str]
+) -> None:
     before = signal.getsignal(number)
     said = r"^fustal: interrupted; the same command goes on from here$"
     with pytest.raises(SystemExit, match=said):
         fail_when_interrupted(number, error)
     assert signal.getsignal(number) is before
+    assert capsys.readouterr().err == (f"note: it ended in {error!r}\n" if error else "")
 
 
 def test_errors_of_what_was_not_interrupted_are_their_own() -> None:
