@@ -17,8 +17,8 @@ FIRST, SECOND = "01_first", "02_second"
 
 MAIN_RESULTS = f"""\
 method,data,origin,mAP@0.1,mAP@0.2,avg 0.1:0.7,source
-slow,simulated,measured,9.25,1.0,10.04,this run
-quick,simulated,measured,63.5,,100.25,this run
+slow,simulated,measured,9.25,1.0,10.04213,this run
+quick,simulated,measured,63.5,,100.21874,this run
 {STRANGER},simulated,measured,30.0,2.0,-3.5,this run
 theirs,real,published,40.0,7.0,20.0,somebody's page
 older,real,published,5.0,,8.5,a list
