@@ -50,8 +50,10 @@ _GENERATOR_WORK: dict[Method, float] = {
 _STUDENT_WORK = 3.0
 """Minutes on a core, roughly, of a generator and of a student's epochs in ``quick``. They decide which
 job begins first, so only their proportions count, and these are much the same in other profiles."""
-_KEY = " in ("  # between the name of a job and what else tells dask which one it is
-_MOMENT_S = 0.2
+_TASKS = "fustal"
+"""Dask's name of all jobs together: it gives a worker the next of a group when the last is done, and
+what was not begun is not suspected when a worker dies."""
+_MOMENT_S, _LOOK_AGAIN_S = 0.2, 60.0
 _OTHER_DATA, _LATER = 1e3, 1e7
 """What a job of the next data comes later, and one of the next list: more than any chain's work."""
 
@@ -254,25 +256,30 @@ def make_at(address: str, missing: Sequence[Job]) -> None:
     count = f"{len(missing)} job{'s' * (len(missing) != 1)}"
     with connect(address) as client, show_progress(count) as progress:
         _check_workers(client, missing)
+        _say_if_nobody_works(client)
         doing: dict[str, str] = {}
         for topic in {_topic(job.study) for job in missing}:
             client.subscribe_topic(topic, partial(_hear, doing))
         waiting = _submitted(client, missing, priorities(missing))
+        looked = time.monotonic()
         try:
             while waiting:
+                if time.monotonic() - looked > _LOOK_AGAIN_S:
+                    looked = time.monotonic()
+                    _say_if_nobody_works(client)
                 for future in _finished(waiting):
-                    del waiting[future]
+                    waiting.remove(future)
                     future.result()
-                names = set(waiting.values())
-                lines = [line for name, line in list(doing.items()) if name in names]
+                keys = {future.key for future in waiting}
+                lines = [line for key, line in list(doing.items()) if key in keys]
                 progress(len(missing) - len(waiting), len(missing), "; ".join(lines))
         except KilledWorker as error:
-            raise JobError(_told(error)) from None
+            raise JobError(_told(missing, error)) from None
         except FutureCancelledError:
             raise JobError(f"the scheduler at {address} has gone") from None
         finally:
             with suppress(Exception):  # it may have gone; what ended the waiting is the error
-                client.cancel(list(waiting))
+                client.cancel(waiting)
 
 
 @contextmanager
@@ -300,7 +307,12 @@ def begun_ahead(planned: Iterable[Sequence[Job]]) -> Iterator[None]:
             yield
         finally:
             with suppress(Exception):  # the scheduler may have gone
-                client.cancel(list(futures))
+                client.cancel(futures)
+
+
+def key_of(job: Job) -> str:
+    """What dask knows a job by: its product, which several names may stand for."""
+    return f"({_TASKS}, {job.product.folder.resolve()}, {job.product.key})"
 
 
 def priorities(missing: Sequence[Job]) -> list[float]:
@@ -325,9 +337,10 @@ def _topic(study: Study) -> str:
     return f"fustal-progress-{study.run_dir.resolve()}"
 
 
-def _told(error: KilledWorker) -> str:
+def _told(missing: Sequence[Job], error: KilledWorker) -> str:
     """Which job ended its workers, and what may be done about it."""
-    name, times = str(error.task).partition(_KEY)[0], error.allowed_failures + 1
+    (name,) = (job.name for job in missing if key_of(job) == error.task)
+    times = error.allowed_failures + 1
     return (
         f"{name}: its worker died {times} time{'s' * (times != 1)}, the last one at "
         f"{error.last_worker.address}; was it killed for lack of memory, or because its time was "
@@ -336,7 +349,7 @@ def _told(error: KilledWorker) -> str:
 
 
 def _check_workers(client: Client, missing: Sequence[Job]) -> None:
-    """Refuse what no worker would ever take, and say what is waited for."""
+    """Refuse what no worker there takes."""
     found = client.scheduler_info(n_workers=-1)["workers"].values()
     on_gpu = any(job.study.device == "cuda" for job in missing)
     if found and on_gpu and not any("GPU" in worker["resources"] for worker in found):
@@ -344,21 +357,24 @@ def _check_workers(client: Client, missing: Sequence[Job]) -> None:
             "--scheduler: no worker there offers a GPU: start them with --resources GPU=1, or "
             "--set device=cpu"
         )
-    if not found:
-        say_note("the scheduler has no workers yet; waiting for one")
 
 
-def _hear(doing: dict[str, str], event: tuple[float, tuple[str, str]]) -> None:
+def _say_if_nobody_works(client: Client) -> None:
+    if not client.scheduler_info(n_workers=-1)["workers"]:
+        say_note("the scheduler has no workers; waiting for one")
+
+
+def _hear(doing: dict[str, str], event: tuple[float, tuple[str, str, str]]) -> None:
     """Keep what a job is doing, and say what it has to say."""
-    job, line = event[1]
+    key, job, line = event[1]
     if line.startswith(NOTE):
         say_note(f"{job}: {line.removeprefix(NOTE)}")
     else:
-        doing[job] = f"{job}: {line}" if line else job
+        doing[key] = f"{job}: {line}" if line else job
 
 
-def _submitted(client: Client, missing: Sequence[Job], ranks: Sequence[float]) -> dict[Future, str]:
-    """The jobs' futures with the jobs' names; a job starts when those before it are done.
+def _submitted(client: Client, missing: Sequence[Job], ranks: Sequence[float]) -> list[Future]:
+    """The jobs' futures; a job starts when those before it are done.
 
     A job that the scheduler has from another client is the same one, and done once.
 
@@ -367,19 +383,18 @@ def _submitted(client: Client, missing: Sequence[Job], ranks: Sequence[float]) -
     futures: dict[Path, Future] = {}
     for job, rank in zip(missing, ranks, strict=True):
         before = [futures[x.product.folder] for x in job.after if x.product.folder in futures]
-        folder = job.product.folder.resolve()
         futures[job.product.folder] = client.submit(
             run_job,
             replace(job, after=()),
             before,
             all_code(),
             _topic(job.study),
-            key=f"{job.name}{_KEY}{folder}, {job.product.key})",
+            key=key_of(job),
             pure=False,
             priority=rank,
             resources={"GPU": 1} if job.study.device == "cuda" else None,
         )
-    return {futures[job.product.folder]: job.name for job in missing}
+    return list(futures.values())
 
 
 def _finished(waiting: Iterable[Future]) -> set[Future]:

@@ -91,14 +91,15 @@ def _append(target: Path, line: str) -> None:
 
 
 def _lines(what: str, write: Callable[[str], None]) -> Progress:
-    last = 0.0
+    last, told = 0.0, ""
 
     def update(done: int, total: int, note: str) -> None:
-        nonlocal last
+        nonlocal last, told
         now = time.monotonic()
-        if now - last < _SECONDS_BETWEEN_LINES and done < total:
+        line = f"{what}: {done}/{total}{' ' + note if note else ''}"
+        if line == told or (now - last < _SECONDS_BETWEEN_LINES and done < total):
             return
-        last = now
-        write(f"{what}: {done}/{total}{' ' + note if note else ''}")
+        last, told = now, line
+        write(line)
 
     return update

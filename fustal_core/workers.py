@@ -56,6 +56,9 @@ def local_cluster(workers: int) -> Iterator[str]:
     own_way = {
         "distributed.nanny.pre-spawn-environ": environment,
         "distributed.worker.profile.enabled": False,  # it looks 100 times a second what is done
+        # The next job of all goes to who is free, and none waits with a worker that is busy.
+        "distributed.scheduler.worker-saturation": 1.0,
+        "distributed.scheduler.rootish-taskgroup-dependencies": float("inf"),
     }
     with (
         dask.config.set(own_way),
@@ -113,7 +116,7 @@ def run_job(job: Job, before: Sequence[None], code: str, topic: str) -> None:
         task = worker.state.tasks.get(key)
         if task is None or task.state == "cancelled":
             raise JobError(f"{job.name}: nobody waits for it any more")
-        worker.log_event(topic, (job.name, line))
+        worker.log_event(topic, (key, job.name, line))
 
     with _ALONE, reported_to(report):
         report("")

@@ -36,6 +36,14 @@ def test_lines_come_every_two_seconds_and_at_the_end(log: Path, clock: list[floa
     assert log.read_text().splitlines() == ["work: 1/5 step 1", "work: 3/5 step 3", "work: 5/5"]
 
 
+def test_a_line_is_not_said_again(log: Path, clock: list[float]) -> None:
+    clock[:] = [10.0, 13.0, 16.0]
+    with show_progress("work") as update:
+        for done in (1, 1, 2):
+            update(done, 3, "")
+    assert log.read_text().splitlines() == ["work: 1/3", "work: 2/3"]
+
+
 def test_lines_of_a_block_go_to_its_report(log: Path, capsys: pytest.CaptureFixture) -> None:
     """Not to the file, to which they go again afterwards; the inner block's to the inner one."""
     outer: list[str] = []
