@@ -122,18 +122,22 @@ def run_notebooks(
     study.fingerprint = fingerprint
     # Without the name of a file: ``not_measured`` has what it says.
     asked = settings.model_dump(exclude={"evaluation": {"ambiguous"}})
-    products = {}
-    for name in stages:
+
+    def product_of(name: str) -> Product:
         sources = _cell_sources(notebooks_dir() / f"{name}.ipynb")
-        key = hash_of(sources, asked, study.not_measured, fingerprint, code)
-        products[name] = Product(run_dir / name, key)
-    stale = [name for name in stages if not _is_executed(products[name])]
+        shown = _claims_shown(name, sources, run_dir)
+        key = hash_of(sources, asked, study.not_measured, fingerprint, code, *shown)
+        return Product(run_dir / name, key)
+
+    stale = [name for name in stages if not _is_executed(product_of(name))]
+    executed = []
     with ExitStack() as stack:
         if stale:
             stack.enter_context(workers)
             stack.enter_context(begun_ahead(jobs_of(name, study) for name in stale))
-        for name, product in products.items():
-            if name not in stale:
+        for name in stages:
+            product = product_of(name)  # again: notebooks before it may claim something else now
+            if _is_executed(product):
                 say(f"{name}: unchanged, skipped")
                 continue
             say(f"{name}: running")
@@ -142,9 +146,10 @@ def run_notebooks(
             with _relayed_progress(name, say):
                 _execute(notebooks_dir() / f"{name}.ipynb", _copy_of(product), parameters)
             product.finish()
+            executed.append(name)
             say(f"{name}: done in {time.monotonic() - start:.0f} s")
     write_claims(study)
-    return stale
+    return executed
 
 
 def _remove_leftovers(run_dir: Path) -> None:
@@ -171,6 +176,14 @@ def _is_executed(notebook: Product) -> bool:
 def _cell_sources(path: Path) -> list[str]:
     cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
     return ["".join(cell["source"]) for cell in cells]
+
+
+def _claims_shown(name: str, sources: Sequence[str], run_dir: Path) -> list[str]:
+    """The claims of earlier notebooks, where a notebook shows the claims of all up to itself."""
+    if not any("claims.collect(" in source for source in sources):
+        return []
+    tables = sorted(run_dir.glob("[0-9][0-9]_*/claims.csv"))
+    return [path.read_text(encoding="utf-8") for path in tables if path.parent.name < name]
 
 
 def _execute(source: Path, target: Path, parameters: dict[str, Any]) -> None:

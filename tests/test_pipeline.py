@@ -1,0 +1,67 @@
+"""Which notebooks of a run are executed: on notebooks of two cells, by papermill."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell, new_notebook
+
+from fustal_core import pipeline
+from fustal_core.config import make_settings
+from fustal_core.pipeline import run_notebooks
+from fustal_core.rundir import claim_run_dir
+
+CLAIM = """
+from pathlib import Path
+Path(run_dir, "{name}", "claims.csv").write_text("claim,holds\\n{claim},yes\\n")
+"""
+
+
+def write_notebook(path: Path, code: str) -> None:
+    parameters = "\n".join(
+        f"{name} = None" for name in ("data", "profile", "seed", "run_dir", "overrides")
+    )
+    cells = [
+        new_code_cell(parameters, id="a", metadata={"tags": ["parameters"]}),
+        new_code_cell(code, id="b"),
+    ]
+    kernel = {"kernelspec": {"name": "python3", "display_name": "", "language": "python"}}
+    nbformat.write(new_notebook(cells=cells, metadata=kernel), path)
+
+
+def test_a_table_of_claims_follows_the_notebooks_before_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Run alone it shows what there is; when that changes it is shown anew, and nothing else is."""
+    folder, run_dir = tmp_path / "notebooks", tmp_path / "run"
+    folder.mkdir()
+    monkeypatch.setattr(pipeline, "notebooks_dir", lambda: folder)
+    monkeypatch.setattr(pipeline, "jobs_of", lambda name, study: [])
+    stages = ["00_first", "01_second", "05_table"]
+
+    def claim(name: str, what: str) -> None:
+        write_notebook(folder / f"{name}.ipynb", CLAIM.format(name=name, claim=what))
+
+    claim("00_first", "this")
+    claim("01_second", "that")
+    write_notebook(folder / "05_table.ipynb", "# claims.collect(run_dir)")
+    settings = make_settings()
+    claim_run_dir(run_dir, settings)
+
+    def executed(*names: str) -> list[str]:
+        said: list[str] = []
+        found = run_notebooks(names, settings, {}, run_dir, "data", nullcontext(), say=said.append)
+        skipped = [line.partition(":")[0] for line in said if line.endswith("skipped")]
+        assert sorted(found + skipped) == sorted(names)
+        return found
+
+    assert executed("05_table") == ["05_table"]
+    assert executed(*stages) == stages
+    assert executed(*stages) == []
+    claim("01_second", "another")
+    assert executed(*stages) == ["01_second", "05_table"]
+    write_notebook(folder / "00_first.ipynb", CLAIM.format(name="00_first", claim="this") + "\n#")
+    assert executed(*stages) == ["00_first"]
