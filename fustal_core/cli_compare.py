@@ -20,7 +20,7 @@ _METHODS: tuple[str, ...] = get_args(Method)
 def compare(
     seeds: Annotated[
         str, typer.Option(help="FIRST:END, the end left out, or a list as in 0,3,4.")
-    ] = "0:3",
+    ] = "0:5",
     generators: Annotated[str, typer.Option(help="Which, separated by commas.")] = ",".join(
         _METHODS
     ),

@@ -195,8 +195,8 @@ _METHODS: dict[str, Method] = {
 
 
 def training_seeds(study: Study) -> list[int]:
-    """The run's own seed and the two after it."""
-    return [study.settings.seed + more for more in range(3)]
+    """The run's own seed and those after it."""
+    return [study.settings.seed + more for more in range(study.settings.analysis.term_seeds)]
 
 
 def term_jobs(study: Study, seeds: Sequence[int]) -> list[jobs.Job]:

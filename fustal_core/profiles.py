@@ -92,7 +92,7 @@ PROFILE_VALUES: dict[str, dict[str, dict[str, Any]]] = {
             "checkpoint_every": 2,
         },
         "ablation": {"seeds": (0, 1), "resamples": 50},
-        "analysis": {"difficulty_seeds": (0,)},
+        "analysis": {"term_seeds": 2, "difficulty_seeds": (0,)},
         "student": {
             **_QUICK_STUDENT,
             "width": 32,

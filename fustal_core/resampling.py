@@ -6,7 +6,8 @@ and its detections, as if it were w videos. Both methods are measured on the ver
 that what a hard video does to both cancels in their difference. An interval draws seeds with
 replacement, for each drawn seed a resample of the videos, averages the differences over the drawn
 seeds, and gives the percentiles of many such averages. A seed's resampled differences are moved to
-have their mean where the seed's own difference is (5).
+have their mean where the seed's own difference is (5). `scipy.stats.bootstrap` draws one level and
+calls the measure anew for every resample; where there is one level, the tests find its interval here.
 
 What it is and is not:
 
@@ -36,7 +37,6 @@ from typing import Literal
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from fustal_core.metrics import ranked_matches, thresholds_of, validate
 from fustal_core.quality import assign
@@ -277,6 +277,8 @@ def t_interval(differences: Sequence[float] | np.ndarray, level: float = 0.95) -
     Raises:
         ValueError: no difference; a level outside (0, 1).
     """
+    from scipy import stats  # takes half a second, for which the command line would wait
+
     values = np.asarray(differences, dtype=float)
     if values.ndim != 1 or not len(values):
         raise ValueError(f"differences: expected (S,), one or more, got {values.shape}")

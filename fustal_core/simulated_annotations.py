@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from scipy.stats import norm
+from scipy.special import ndtri
 
 TABLES = Path(__file__).parent / "tables"
 NESTED = {"CliffDiving": "Diving"}
@@ -121,7 +121,7 @@ def _event_count(plan: VideoPlan, rows: np.ndarray) -> int:
     mean = rows[f"{plan.subset}_instances"] / rows[f"{plan.subset}_videos"]
     median = rows[f"{plan.subset}_instances_per_video_median"]
     spread = np.sqrt(2 * np.log(np.maximum(mean / median, 1.05)))
-    counts = np.exp(np.log(median) + spread * norm.ppf(plan.rank))
+    counts = np.exp(np.log(median) + spread * ndtri(plan.rank))
     return max(1, round(float(counts.mean())))
 
 
@@ -158,7 +158,7 @@ def _draw_video_length(
     plan: VideoPlan, rows: np.ndarray, busy_s: float, max_video_s: float, rng: np.random.Generator
 ) -> float:
     """Length of the video in seconds: log-normal, longer with more actions, and they must fit."""
-    luck = COUNT_LENGTH_CORRELATION * norm.ppf(plan.rank)
+    luck = COUNT_LENGTH_CORRELATION * ndtri(plan.rank)
     luck += np.sqrt(1 - COUNT_LENGTH_CORRELATION**2) * rng.normal()
     drawn_s = np.exp(rows["video_log_mean"].mean() + luck * rows["video_log_sd"].mean())
     return float(min(max(drawn_s, SHORTEST_VIDEO_S, busy_s / LONGEST_BUSY_SHARE), max_video_s))

@@ -17,7 +17,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from scipy.signal import lfilter
 
 from fustal_core.simulated_annotations import NESTED, SEQUENCE, Event, class_statistics
 from fustal_core.simulated_windows import FINE_FRAMES
@@ -126,6 +125,8 @@ def correlated_noise(
     shape: tuple[int, ...], constant_s: float, step_s: float, rng: np.random.Generator
 ) -> np.ndarray:
     """Unit-variance noise, float32, with autocorrelation exp(-lag / constant_s) along axis 0."""
+    from scipy.signal import lfilter  # takes half a second, for which the command line would wait
+
     decay = np.exp(-step_s / constant_s) if constant_s > 0 else 0.0
     white = rng.standard_normal(shape, dtype=np.float32)
     white[1:] *= np.sqrt(1 - decay**2)

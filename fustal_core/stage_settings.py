@@ -316,9 +316,12 @@ class AblationSettings(FrozenSettings):
 
 
 class AnalysisSettings(FrozenSettings):
-    """How far the analysis goes that trains again on easier and harder simulated data."""
+    """How far those notebooks go that train again: with more seeds, on easier and harder data."""
 
-    difficulty_seeds: Seeds = Field((0, 1), description="of that data, and of its trainings")
+    term_seeds: Count = Field(3, description="how many seeds FTCL and its terms are trained with")
+    difficulty_seeds: Seeds = Field(
+        (0, 1), description="of easier and harder data and its trainings"
+    )
     difficulty_students: bool = Field(
         False, description="train students there too, not only generators"
     )

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from fustal_core.jobs import Job
 
-_PATIENCE_S = 20
+_PATIENCE_S = 10
 _KEEP_MEMORY = {"MALLOC_TRIM_THRESHOLD_": 2**30, "MALLOC_MMAP_THRESHOLD_": 2**25}
 """Dask lets workers hand back freed memory at once, and a training step frees and takes a lot of it: so
 a student took three times as long. 2^25 bytes are the most that glibc accepts."""

@@ -17,7 +17,9 @@ import yaml
 from cli_helpers import assert_refused, fustal
 
 from fustal_core.cli import app
+from fustal_core.config import make_settings
 from fustal_core.interruption import resumable
+from fustal_core.rundir import claim_run_dir
 
 
 @pytest.fixture
@@ -135,8 +137,8 @@ def test_all_problems_of_a_folder_are_said_at_once(data_folder: Path, tmp_path: 
 
 
 def test_a_run_directory_of_other_settings_is_not_mixed(tmp_path: Path) -> None:
-    smoke = ["run", "data", "--profile", "smoke", "--run-dir", tmp_path]
-    assert fustal(*smoke).returncode == 0
+    claim_run_dir(tmp_path, make_settings(profile="smoke"))
+    smoke = ["run", "generation", "--profile", "smoke", "--run-dir", tmp_path]
     before = (tmp_path / "config.json").read_text()
     changed = [*smoke, "--set", "generation.iterations=7"]
     assert_refused(fustal(*changed), 2, "generation.iterations: 20 -> 7", "--force")

@@ -25,7 +25,7 @@ from fustal_core.pipeline import run_notebooks
 
 SETTINGS = {"generation.iterations": 60, "generation.checkpoint_every": 5, "student.epochs": 3}
 ASSIGNMENTS = [part for name, value in SETTINGS.items() for part in ("--set", f"{name}={value}")]
-SMOKE = ["run", "generation", "selection", "training", "--profile", "smoke", *ASSIGNMENTS]
+SMOKE = ["run", "generation", "training", "--profile", "smoke", *ASSIGNMENTS]
 GENERATION = ["run", "generation", "--profile", "smoke", *ASSIGNMENTS]
 LONG = ["run", "generation", "--profile", "smoke", "--set", "generation.iterations=100000"]
 LONG += ["--set", "generation.checkpoint_every=10"]
@@ -55,8 +55,8 @@ def contents(run_dir: Path) -> dict[str, bytes]:
 
 
 def generation_part(run_dir: Path) -> dict[str, bytes]:
-    """The contents but for the later notebooks', and the table of what all of them claim."""
-    found, later = contents(run_dir), ("02_", "03_", "claims.")
+    """The contents but for the later notebook's, and the table of what all of them claim."""
+    found, later = contents(run_dir), ("03_", "claims.")
     return {name: found[name] for name in found if not name.startswith(later)}
 
 
@@ -88,7 +88,7 @@ def test_killed_at_random_moments_it_ends_with_the_same_bits(
 ) -> None:
     """Tables, figures, notebooks, weights, everything: of the group killed, and of the parent alone."""
     rng = random.Random(3)
-    for kill in (os.killpg, os.kill, os.killpg, os.kill):
+    for kill in (os.killpg, os.kill, os.killpg):
         process = start(*SMOKE, "--run-dir", tmp_path)
         wait_until(lambda: holder(tmp_path / ".lock") == process.pid)  # noqa: B023
         time.sleep(rng.uniform(0.5, 9))
@@ -297,7 +297,7 @@ def test_what_was_damaged_is_made_again(undisturbed: Path, tmp_path: Path) -> No
     truncate = [
         generation / "cola/weights.safetensors",
         generation / "cross-video/proposals_train.parquet",
-        run_dir / "02_selection/02_selection.ipynb",
+        training / "03_training.ipynb",
         training / "selected/made.json",
         training / "selected/detections.parquet",
         training / "raw/weights.safetensors",

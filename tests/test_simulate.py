@@ -19,7 +19,6 @@ import torch
 import yaml
 from cli_helpers import assert_refused, fustal, wait_for
 from filelock import FileLock
-from safetensors.numpy import load_file
 from simulate_helpers import annotations_of
 
 from fustal_core.annotations import Annotations
@@ -27,6 +26,7 @@ from fustal_core.data import Dataset, load_dataset
 from fustal_core.features import FeatureStore
 from fustal_core.simulated_folder import WRITABLE, write_simulation
 from fustal_core.simulator import SimulatorSettings, plan_simulation, simulate
+from fustal_core.stages import open_study
 
 TINY = SimulatorSettings(
     num_classes=4, train_videos=5, test_videos=4, feature_dim=6, max_video_s=30
@@ -335,26 +335,16 @@ def test_an_annotation_file_gives_videos_and_segments(tmp_path: Path) -> None:
     assert second.truth("train").equals(first.truth("train"))
 
 
-@pytest.fixture(scope="module")
-def built_in_weights(tmp_path_factory: pytest.TempPathFactory) -> dict[str, np.ndarray]:
-    return weights_of_a_run(tmp_path_factory.mktemp("built-in"))
-
-
-def weights_of_a_run(run_dir: Path, *arguments: str | Path) -> dict[str, np.ndarray]:
-    command = ["run", "generation", "--profile", "smoke", "--run-dir", run_dir, *arguments]
-    result = fustal(*command)
-    assert result.returncode == 0, result.stderr
-    return load_file(run_dir / "01_generation/cross-video/weights.safetensors")
-
-
 @pytest.mark.parametrize("layout", ["own", "cola"])
-def test_a_run_on_the_folder_is_the_run_on_the_built_in_data(
-    tmp_path: Path, built_in_weights: dict[str, np.ndarray], layout: str
+def test_what_is_trained_on_the_folder_is_what_is_trained_on_the_built_in_data(
+    tmp_path: Path, layout: str
 ) -> None:
     folder = tmp_path / "data"
     written = fustal("simulate", folder, "--profile", "smoke", "--layout", layout)
     assert written.returncode == 0, written.stderr
-    found = weights_of_a_run(tmp_path / "run", "--data", folder)
-    assert found.keys() == built_in_weights.keys()
-    for name, value in found.items():
-        np.testing.assert_array_equal(value, built_in_weights[name])
+    found, expected = (
+        open_study(data, "smoke", run_dir=tmp_path / name).generation().model.state_dict()
+        for name, data in (("folder", folder), ("built-in", "simulated"))
+    )
+    assert found.keys() == expected.keys()
+    assert all(value.equal(expected[name]) for name, value in found.items())
