@@ -337,13 +337,26 @@ def keep_figure(study: Study, notebook: str, name: str, figure: Any) -> Any:
 
 
 def keep_table(study: Study, notebook: str, name: str, table: pd.DataFrame) -> pd.DataFrame:
-    """Write a table as CSV, Markdown and LaTeX into a notebook's folder; returns it."""
+    """Write a table as CSV, Markdown and LaTeX into a notebook's folder; returns it.
+
+    The two for people say which run it is from.
+    """
     path = study.folder(notebook) / name
+    latex = table.apply(_shown).to_latex(index=False, escape=True)
     write_text(path.with_suffix(".csv"), table.to_csv(index=False))
-    write_text(path.with_suffix(".md"), to_markdown(table))
-    write_text(path.with_suffix(".tex"), table.apply(_shown).to_latex(index=False, escape=True))
+    write_text(path.with_suffix(".md"), f"{to_markdown(table)}\n{about_run(study)}\n")
+    write_text(path.with_suffix(".tex"), f"% {about_run(study)}\n{latex}")
     _copy(study, notebook, [path.with_suffix(suffix) for suffix in (".csv", ".md")])
     return table
+
+
+def about_run(study: Study) -> str:
+    """What the rows of a table are of, unless they say otherwise."""
+    settings = study.settings
+    return (
+        f"From a run on {study.data_name}, profile {settings.profile}, seed {settings.seed}; "
+        "rows of other data or seeds name them."
+    )
 
 
 def keep_metrics(study: Study, notebook: str, metrics: dict[str, Any]) -> None:

@@ -84,6 +84,24 @@ def test_settings_are_written_whole_and_measurements_rounded() -> None:
     ]
 
 
+def test_a_table_for_people_says_which_run_it_is_from(tmp_path: Path) -> None:
+    study = Study(make_settings(profile="smoke", seed=3), tmp_path)
+    table = pd.DataFrame({"method": ["ours_2"], "mAP@0.5": [100 / 3]})
+    assert reporting.keep_table(study, "09_some", "results", table) is table
+    folder, about = tmp_path / "09_some", reporting.about_run(study)
+    assert study.data_name in about
+    assert "profile smoke, seed 3" in about
+    assert (folder / "results.csv").read_text() == f"method,mAP@0.5\nours_2,{100 / 3}\n"
+    assert (folder / "results.md").read_text().splitlines()[-3:] == [
+        "| ours_2   |      33.3 |",
+        "",
+        about,
+    ]
+    latex = (folder / "results.tex").read_text().splitlines()
+    assert latex[0] == f"% {about}"
+    assert "ours\\_2 & 33.3" in "\n".join(latex)
+
+
 def test_only_fractions_are_shown_in_percent(quality: pd.DataFrame) -> None:
     table = reporting.quality_in_percent(quality, ["proposals", "f1@0.3", "start_error_s"])
     assert list(table) == ["proposals", "f1@0.3 (%)", "start_error_s"]
