@@ -50,10 +50,7 @@ _GENERATOR_WORK: dict[Method, float] = {
 _STUDENT_WORK = 3.0
 """Minutes on a core, roughly, of a generator and of a student's epochs in ``quick``. They decide which
 job begins first, so only their proportions count, and these are much the same in other profiles."""
-_TASKS = "fustal"
-"""Dask's name of all jobs together: it gives a worker the next of a group when the last is done, and
-what was not begun is not suspected when a worker dies."""
-_MOMENT_S, _LOOK_AGAIN_S = 0.2, 60.0
+_MOMENT_S, _LOOK_AGAIN_S = 0.2, 10.0
 _OTHER_DATA, _LATER = 1e3, 1e7
 """What a job of the next data comes later, and one of the next list: more than any chain's work."""
 
@@ -256,25 +253,25 @@ def make_at(address: str, missing: Sequence[Job]) -> None:
     count = f"{len(missing)} job{'s' * (len(missing) != 1)}"
     with connect(address) as client, show_progress(count) as progress:
         _check_workers(client, missing)
-        _say_if_nobody_works(client)
         doing: dict[str, str] = {}
         for topic in {_topic(job.study) for job in missing}:
             client.subscribe_topic(topic, partial(_hear, doing))
         waiting = _submitted(client, missing, priorities(missing))
-        looked = time.monotonic()
+        look, alone = time.monotonic(), False
         try:
             while waiting:
-                if time.monotonic() - looked > _LOOK_AGAIN_S:
-                    looked = time.monotonic()
-                    _say_if_nobody_works(client)
+                if time.monotonic() >= look:
+                    look = time.monotonic() + _LOOK_AGAIN_S
+                    alone = _is_without_workers(client, alone)
                 for future in _finished(waiting):
-                    waiting.remove(future)
                     future.result()
+                    waiting.remove(future)
                 keys = {future.key for future in waiting}
                 lines = [line for key, line in list(doing.items()) if key in keys]
                 progress(len(missing) - len(waiting), len(missing), "; ".join(lines))
         except KilledWorker as error:
-            raise JobError(_told(missing, error)) from None
+            begun = {future.key for future in waiting if future.status == "error"} & set(doing)
+            raise JobError(_told(missing, begun or {error.task}, error)) from None
         except FutureCancelledError:
             raise JobError(f"the scheduler at {address} has gone") from None
         finally:
@@ -311,8 +308,11 @@ def begun_ahead(planned: Iterable[Sequence[Job]]) -> Iterator[None]:
 
 
 def key_of(job: Job) -> str:
-    """What dask knows a job by: its product, which several names may stand for."""
-    return f"({_TASKS}, {job.product.folder.resolve()}, {job.product.key})"
+    """What dask knows a job by: its product, which several names may stand for.
+
+    By what stands before the comma dask groups jobs, and of a group it does not keep to priorities.
+    """
+    return f"({job.product.folder.resolve()}, {job.product.key})"
 
 
 def priorities(missing: Sequence[Job]) -> list[float]:
@@ -337,9 +337,13 @@ def _topic(study: Study) -> str:
     return f"fustal-progress-{study.run_dir.resolve()}"
 
 
-def _told(missing: Sequence[Job], error: KilledWorker) -> str:
-    """Which job ended its workers, and what may be done about it."""
-    (name,) = (job.name for job in missing if key_of(job) == error.task)
+def _told(missing: Sequence[Job], ended: set[str], error: KilledWorker) -> str:
+    """Which job ended its workers, and what may be done about it.
+
+    ended: keys of the jobs that were given up after they had begun; others only waited there.
+    """
+    names = {key_of(job): job.name for job in missing}
+    name = " or ".join(sorted(names.get(key, key) for key in ended))
     times = error.allowed_failures + 1
     return (
         f"{name}: its worker died {times} time{'s' * (times != 1)}, the last one at "
@@ -359,9 +363,12 @@ def _check_workers(client: Client, missing: Sequence[Job]) -> None:
         )
 
 
-def _say_if_nobody_works(client: Client) -> None:
-    if not client.scheduler_info(n_workers=-1)["workers"]:
+def _is_without_workers(client: Client, before: bool) -> bool:
+    """Whether nobody is there to work, which is said when it begins."""
+    alone = not client.scheduler_info(n_workers=-1)["workers"]
+    if alone and not before:
         say_note("the scheduler has no workers; waiting for one")
+    return alone
 
 
 def _hear(doing: dict[str, str], event: tuple[float, tuple[str, str, str]]) -> None:

@@ -17,7 +17,13 @@ from typing import TYPE_CHECKING, Any
 
 from fustal_core.claims import refresh_readme, write_claims
 from fustal_core.config import Settings, SettingsError, make_settings, read_settings
-from fustal_core.files import atomic_path, partial_folders, remove_partial_files, write_text
+from fustal_core.files import (
+    atomic_path,
+    file_digest,
+    partial_folders,
+    remove_partial_files,
+    write_text,
+)
 from fustal_core.jobs import begun_ahead
 from fustal_core.locks import RunDirectoryBusyError, making_lock
 from fustal_core.pictures import with_fewer_colours
@@ -179,11 +185,11 @@ def _cell_sources(path: Path) -> list[str]:
 
 
 def _claims_shown(name: str, sources: Sequence[str], run_dir: Path) -> list[str]:
-    """The claims of earlier notebooks, where a notebook shows the claims of all up to itself."""
+    """Digests of earlier notebooks' claims, where a notebook shows those of all up to itself."""
     if not any("claims.collect(" in source for source in sources):
         return []
     tables = sorted(run_dir.glob("[0-9][0-9]_*/claims.csv"))
-    return [path.read_text(encoding="utf-8") for path in tables if path.parent.name < name]
+    return [file_digest(path) for path in tables if path.parent.name < name]
 
 
 def _execute(source: Path, target: Path, parameters: dict[str, Any]) -> None:

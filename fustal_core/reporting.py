@@ -354,8 +354,8 @@ def about_run(study: Study) -> str:
     """What the rows of a table are of, unless they say otherwise."""
     settings = study.settings
     return (
-        f"From a run on {study.data_name}, profile {settings.profile}, seed {settings.seed}; "
-        "rows of other data or seeds name them."
+        f"From a run on {study.data_name}, profile {settings.profile}, seed {settings.seed}, where a "
+        "row or column does not say otherwise; a mean says over how many seeds."
     )
 
 

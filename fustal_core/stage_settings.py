@@ -318,7 +318,9 @@ class AblationSettings(FrozenSettings):
 class AnalysisSettings(FrozenSettings):
     """How far those notebooks go that train again: with more seeds, on easier and harder data."""
 
-    term_seeds: Count = Field(3, description="how many seeds FTCL and its terms are trained with")
+    term_seeds: int = Field(
+        3, ge=2, description="how many seeds FTCL and its terms are trained with"
+    )
     difficulty_seeds: Seeds = Field(
         (0, 1), description="of easier and harder data and its trainings"
     )

@@ -29,6 +29,8 @@ _PATIENCE_S = 10
 _KEEP_MEMORY = {"MALLOC_TRIM_THRESHOLD_": 2**30, "MALLOC_MMAP_THRESHOLD_": 2**25}
 """Dask lets workers hand back freed memory at once, and a training step frees and takes a lot of it: so
 a student took three times as long. 2^25 bytes are the most that glibc accepts."""
+_DEATHS = 6
+"""Of its workers that a job outlives. Dask counts those of a worker with which it merely waits."""
 _ALONE = Lock()
 """Held by a worker's job: torch's random numbers and threads are those of the whole process."""
 _VISIBLE = "CUDA_VISIBLE_DEVICES"
@@ -56,9 +58,7 @@ def local_cluster(workers: int) -> Iterator[str]:
     own_way = {
         "distributed.nanny.pre-spawn-environ": environment,
         "distributed.worker.profile.enabled": False,  # it looks 100 times a second what is done
-        # The next job of all goes to who is free, and none waits with a worker that is busy.
-        "distributed.scheduler.worker-saturation": 1.0,
-        "distributed.scheduler.rootish-taskgroup-dependencies": float("inf"),
+        "distributed.scheduler.allowed-failures": _DEATHS,
     }
     with (
         dask.config.set(own_way),
