@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import torch
 from hypothesis import settings
 
 from fustal_core.data import Dataset
@@ -11,6 +12,12 @@ from fustal_core.simulator import SimulatorSettings, simulate
 # The same examples each time, on slow machines too.
 settings.register_profile("study", deadline=None, derandomize=True)
 settings.load_profile("study")
+
+
+@pytest.fixture(autouse=True)
+def same_chance() -> None:
+    """Networks that a test makes without saying from which chance are the same each time."""
+    torch.manual_seed(0)
 
 
 @pytest.fixture(scope="session")
