@@ -28,13 +28,15 @@ if TYPE_CHECKING:
 
 COLUMNS = ["claim", "where", "measured here", "interval", "holds", "data", "seeds"]
 CLAIM_POINTS = 1.0
-"""A gain in mAP, or in the quality of labels, counts from more than this many points in a single run."""
+"""In a single run a gain in mAP, or in the quality of labels, counts from more than this many points,
+and so does a loss; between the two it says nothing."""
 NOISE = (
     "In the literature the seeds of training alone move results by 0.3 to 0.5 points; on this study's "
     "simulated data, seeds of data and training together move CoLA's average mAP by about 1.8 (standard "
     "deviation). What one student gains over another on the same data spread by 2 to 4 points there, "
-    "and sums in another order alone moved a student by 2. In a single run a gain counts above 1.0 "
-    "point: between students that is within this noise, so 'yes' is 'seen in this run', not 'shown'."
+    "and sums in another order alone moved a student by 2. In a single run 'yes' is a gain of more than "
+    "1.0 point, 'no' a loss of more, and what lies between is undecided. Between students that is "
+    "within this noise: 'yes' is 'seen in this run', not 'shown'."
 )
 SEVERAL_SEEDS = (
     "Over several seeds: 'yes' if the whole 95 % interval lies above 0, 'no' if the whole of it lies "
@@ -93,7 +95,7 @@ def row(
 
 
 def gain(study: Study, key: str, points: float, note: str = "") -> dict[str, str]:
-    """The row of a gain in a single run; it holds above ``CLAIM_POINTS``.
+    """The row of a gain in a single run: "yes", "no" or "undecided" by ``CLAIM_POINTS``.
 
     Args:
         key: of a claim with a measure.
@@ -196,9 +198,9 @@ def _verdict(interval: Interval) -> str:
 
 
 def _in_one_run(points: float) -> str:
-    if np.isnan(points):
-        return "undecided"
-    return "yes" if points > CLAIM_POINTS else "no"
+    if points > CLAIM_POINTS:
+        return "yes"
+    return "no" if points < -CLAIM_POINTS else "undecided"
 
 
 def _in_words(interval: Interval) -> str:
