@@ -42,6 +42,7 @@ from fustal_core.bench_students import (
     ema_labels_case,
     inference_case,
     soft_nms_case,
+    student_loss_case,
     student_network_case,
     student_step_case,
 )
@@ -71,6 +72,7 @@ PARTS: tuple[MakeCase, ...] = (
     all_proposals_case,
     iou_score_case,
     student_step_case,
+    student_loss_case,
     student_network_case,
     ema_labels_case,
     inference_case,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -15,12 +14,25 @@ from fustal_core.data import Dataset
 from fustal_core.distillation import find_ema_labels, make_ema
 from fustal_core.progress import Progress
 from fustal_core.proposals import batched_soft_nms
+from fustal_core.reference_detection import (
+    Detection,
+    detections_by_loops,
+    ema_labels_by_loops,
+)
 from fustal_core.reference_proposals import soft_nms_by_loops
 from fustal_core.reference_student import network_by_levels
+from fustal_core.reference_student_loss import PlainStudent, student_loss_by_positions
 from fustal_core.stage_settings import StudentSettings
 from fustal_core.student import TriDet
-from fustal_core.student_batches import TrainingSet, grid_labels, make_batch
+from fustal_core.student_batches import (
+    Batch,
+    TrainingSet,
+    grid_labels,
+    make_batch,
+    stack_labels,
+)
 from fustal_core.student_inference import detect_batch
+from fustal_core.student_loss import NORMALISER_START, assign_labels, student_loss
 from fustal_core.student_training import train_student
 
 STRIDE_FRAMES = 4
@@ -58,11 +70,36 @@ def _size(sizes: Sizes) -> str:
     return f"{shape}, width {sizes.student_width}"
 
 
+def _batch(inputs: Inputs, dataset: Dataset, videos: int) -> Batch:
+    """The first videos of a data set with their true segments."""
+    names, store = dataset.video_names("train"), dataset.student_features
+    given = grid_labels(dataset.truth("train"), store, names, dataset.classes)
+    return make_batch(
+        TrainingSet(names, store, dataset.video_labels("train"), given),
+        np.arange(videos),
+        student_settings(inputs.sizes),
+        inputs.rng,
+        torch.Generator(inputs.device).manual_seed(0),
+        torch.device(inputs.device),
+    )
+
+
+def _plain_labels(batch: Batch) -> list[tuple[list[tuple[float, float]], list[int]]]:
+    """Segments and classes of each video, as lists."""
+    return [(list(map(tuple, own.segments.tolist())), own.labels.tolist()) for own in batch.given]
+
+
 def student_step_case(inputs: Inputs) -> Case:
-    """A step of the student on given labels: crops, forward, losses, backward, AdamW, EMA."""
+    """A step of the student on given labels: crops, forward, losses, backward, AdamW, EMA.
+
+    The plain one is given a batch that is ready.
+    """
     settings = student_settings(inputs.sizes)
     dataset = _dataset(inputs, inputs.sizes.student_steps + 1)
     labels = dataset.truth("train")
+    batch = _batch(inputs, dataset, inputs.sizes.student_videos)
+    plain = PlainStudent(batch.features.shape[2], inputs.sizes.classes, settings, inputs.device)
+    ready = batch.features, batch.mask, _plain_labels(batch), batch.video_labels
 
     def steps(progress: Progress) -> None:
         train_student(
@@ -73,7 +110,50 @@ def student_step_case(inputs: Inputs) -> Case:
         part="student's training step",
         size=_size(inputs.sizes),
         steps=steps,
+        reference=lambda: plain.step(*ready),
         limited_by="matrix products",
+        device=inputs.device,
+    )
+
+
+def student_loss_case(inputs: Inputs) -> Case:
+    """Labels of all positions and the losses, forward and backward, for heads that are given."""
+    settings, sizes = student_settings(inputs.sizes), inputs.sizes
+    dataset = _dataset(inputs)
+    batch = _batch(inputs, dataset, sizes.student_videos)
+    model = confident_student(inputs, settings)
+    with torch.no_grad():
+        output = model(batch.features, batch.mask)
+    names = ("class_logits", "start_logits", "end_logits", "offsets")
+    heads = {name: getattr(output, name).detach().requires_grad_() for name in names}
+    start = torch.tensor(NORMALISER_START, device=inputs.device)
+
+    def with_gradients(loss: Tensor) -> list[Tensor]:
+        gradients = torch.autograd.grad(loss, list(heads.values()))
+        return [loss.detach(), *gradients]
+
+    def ours() -> list[Tensor]:
+        found = replace(output, **heads)
+        segments, labels = stack_labels(batch.given, batch.mask.device)
+        targets = assign_labels(output.grid, segments, labels, sizes.classes)
+        loss = student_loss(found, targets, batch.video_labels, start, mil_dropout=0.0)
+        return with_gradients(loss.total)
+
+    def reference() -> list[Tensor]:
+        levels = output.grid.slices()
+        flat = [x.flatten(2) if x.ndim == 4 else x for x in heads.values()]
+        plain = [torch.cat([x[:, own] for own in levels], dim=1) for x in flat]
+        given, known = _plain_labels(batch), batch.video_labels
+        loss, _ = student_loss_by_positions(
+            plain, batch.mask, given, known, NORMALISER_START, settings.levels
+        )
+        return with_gradients(loss)
+
+    return Case(
+        part="student's labels and losses, forward and backward",
+        size=f"{sizes.student_videos} videos, {sizes.student_length} snippets",
+        ours=ours,
+        reference=reference,
         device=inputs.device,
     )
 
@@ -121,42 +201,49 @@ def confident_student(inputs: Inputs, settings: StudentSettings) -> TriDet:
 def ema_labels_case(inputs: Inputs) -> Case:
     """Labels that the average gives to a training batch."""
     settings, dataset = student_settings(inputs.sizes), _dataset(inputs)
-    average = make_ema(confident_student(inputs, settings), settings.ema_decay)
-    names, store = dataset.video_names("train"), dataset.student_features
-    given = grid_labels(dataset.truth("train"), store, names, dataset.classes)
-    batch = make_batch(
-        TrainingSet(names, store, dataset.video_labels("train"), given),
-        np.arange(len(names)),
-        settings,
-        inputs.rng,
-        torch.Generator(inputs.device).manual_seed(0),
-        torch.device(inputs.device),
-    )
+    model = confident_student(inputs, settings)
+    average = make_ema(model, settings.ema_decay)
+    batch = _batch(inputs, dataset, inputs.sizes.student_videos)
     return Case(
         part="EMA labels of a batch",
         size=_size(inputs.sizes),
-        ours=lambda: find_ema_labels(average, batch, settings),
+        ours=lambda: find_ema_labels(average, batch, settings).scores,
+        reference=lambda: _scores(ema_labels_by_loops(model, batch.features, batch.mask, settings)),
         limited_by="matrix products",
         device=inputs.device,
     )
 
 
 def inference_case(inputs: Inputs) -> Case:
-    """Detections in a batch of videos: forward, candidates, soft-NMS, seconds."""
+    """Detections in a batch of videos: forward, candidates, soft-NMS; ours in seconds, too.
+
+    What is compared is their scores: one that differs by a rounding may change places with the next.
+    """
     settings, dataset = student_settings(inputs.sizes), _dataset(inputs)
     model = confident_student(inputs, settings)
-    videos: tuple[Any, ...] = (dataset.video_names("train"), dataset.classes)
+    names, store = dataset.video_names("train"), dataset.student_features
+    features = store.array.view(len(names), -1, store.dim)
+    mask = torch.ones(features.shape[:2], dtype=torch.bool, device=inputs.device)
     durations_s = dataset.videos["duration_s"]
-    store = dataset.student_features
+
+    def ours() -> np.ndarray:
+        found = detect_batch(
+            model, store, names, dataset.classes, durations_s, settings, device=inputs.device
+        )
+        return found["score"].to_numpy()
+
     return Case(
         part="student's inference",
         size=_size(inputs.sizes),
-        ours=lambda: detect_batch(
-            model, store, *videos, durations_s, settings, device=inputs.device
-        ),
+        ours=ours,
+        reference=lambda: _scores(detections_by_loops(model, features, mask, settings)),
         limited_by="matrix products",
         device=inputs.device,
     )
+
+
+def _scores(videos: list[list[Detection]]) -> np.ndarray:
+    return np.array([one[0] for found in videos for one in found])
 
 
 def soft_nms_case(inputs: Inputs) -> Case:

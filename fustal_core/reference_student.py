@@ -66,3 +66,21 @@ def _block(block: SGPBlock, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     scales = [path.scale[:, None] for path in block.paths] or [1.0, 1.0]
     x = x * mask + scales[0] * out
     return x + scales[1] * block.mlp_out(F.gelu(block.mlp_in(block.group_norm(x)))), mask
+
+
+def distances_at(starts: Tensor, ends: Tensor, offsets: Tensor, t: int) -> tuple[Tensor, Tensor]:
+    """Expected distances to start and end from position t of a level, in its strides, 0-d.
+
+    Args:
+        starts, ends: (T,) logits of one class at this level; beyond its ends they are 0.
+        offsets: (2 (bins + 1),) of this position: to the left from the farthest, then to the right from
+            the nearest.
+        t: the position.
+    """
+    bins = len(offsets) // 2 - 1
+    zero = starts.new_zeros(())
+    left = torch.stack([starts[t - d] if t >= d else zero for d in range(bins, -1, -1)])
+    right = torch.stack([ends[t + d] if t + d < len(ends) else zero for d in range(bins + 1)])
+    distance = torch.arange(bins + 1, device=starts.device, dtype=starts.dtype)
+    left, right = (left + offsets[: bins + 1]).softmax(0), (right + offsets[bins + 1 :]).softmax(0)
+    return (left * distance.flip(0)).sum(), (right * distance).sum()

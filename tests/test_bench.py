@@ -33,9 +33,12 @@ IN_SINGLE_PRECISION = {
     "FSD and LCS, forward and backward": 1e-5,
     "generator's losses, forward and backward": 1e-6,
     "proposals of a data set": 1e-6,
+    "student's labels and losses, forward and backward": 1e-6,
     "student's network, forward and backward": 1e-4,
+    "EMA labels of a batch": 1e-5,
+    "student's inference": 1e-5,
 }
-WITHOUT_RESULT = ("generator's training step",)
+WITHOUT_RESULT = ("generator's training step", "student's training step")
 """Both sides are timed, but train with other random numbers."""
 
 

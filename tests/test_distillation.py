@@ -22,6 +22,7 @@ from fustal_core.distillation import (
     relabel,
 )
 from fustal_core.proposals import soft_nms
+from fustal_core.reference_detection import detections_by_loops, ema_labels_by_loops
 from fustal_core.stage_settings import StudentSettings
 from fustal_core.student import TriDet
 from fustal_core.student_batches import (
@@ -97,6 +98,32 @@ def test_ema_labels_are_those_of_full_inference(threshold: float) -> None:
     torch.testing.assert_close(found.scores, full.scores[keep])
     assert torch.equal(found.label, full.label[keep])
     assert set(found.video.tolist()) == {0, 1, 2}
+
+
+@pytest.mark.parametrize("threshold", [0.0, 0.6, 0.99999])
+def test_detections_and_ema_labels_equal_plain_loops(threshold: float) -> None:
+    """From features to what is found, position by position; the second and third crop are padded."""
+    options = small_settings(global_mean="padded", ema_label_threshold=threshold)
+    model = random_network(options)
+    batch = some_batch(options)
+    average = make_ema(model, 0.9)
+    with torch.no_grad():
+        candidates = find_candidates(model(batch.features, batch.mask), options)
+    for found, by_loops in (
+        (suppress(candidates, options), detections_by_loops),
+        (find_ema_labels(average, batch, options), ema_labels_by_loops),
+    ):
+        wanted = [
+            (video, *one)
+            for video, own in enumerate(by_loops(model, batch.features, batch.mask, options))
+            for one in own
+        ]
+        video, score, label, start, end = zip(*wanted, strict=True)
+        assert found.video.tolist() == list(video)
+        assert found.label.tolist() == list(label)
+        assert found.scores.tolist() == pytest.approx(score, abs=1e-5)
+        assert found.segments[:, 0].tolist() == pytest.approx(start, abs=1e-3)
+        assert found.segments[:, 1].tolist() == pytest.approx(end, abs=1e-3)
 
 
 def test_video_without_ema_labels_keeps_its_own_and_nothing_else_changes() -> None:
