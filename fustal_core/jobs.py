@@ -262,7 +262,7 @@ def make_at(address: str, missing: Sequence[Job]) -> None:
             while waiting:
                 if time.monotonic() >= look:
                     look = time.monotonic() + _LOOK_AGAIN_S
-                    alone = _is_without_workers(client, alone)
+                    alone = _has_nobody_for(missing, client, alone)
                 for future in _finished(waiting):
                     future.result()
                     waiting.remove(future)
@@ -353,22 +353,30 @@ def _told(missing: Sequence[Job], ended: set[str], error: KilledWorker) -> str:
 
 
 def _check_workers(client: Client, missing: Sequence[Job]) -> None:
-    """Refuse what no worker there takes."""
-    found = client.scheduler_info(n_workers=-1)["workers"].values()
-    on_gpu = any(job.study.device == "cuda" for job in missing)
-    if found and on_gpu and not any("GPU" in worker["resources"] for worker in found):
+    """Refuse what no worker there takes; where there is none yet, one may come."""
+    found, able = _workers_for(missing, client)
+    if found and not able:
         raise SettingsError(
             "--scheduler: no worker there offers a GPU: start them with --resources GPU=1, or "
             "--set device=cpu"
         )
 
 
-def _is_without_workers(client: Client, before: bool) -> bool:
-    """Whether nobody is there to work, which is said when it begins."""
-    alone = not client.scheduler_info(n_workers=-1)["workers"]
-    if alone and not before:
-        say_note("the scheduler has no workers; waiting for one")
-    return alone
+def _has_nobody_for(missing: Sequence[Job], client: Client, before: bool) -> bool:
+    """Whether nobody is there who takes the jobs, which is said when it begins."""
+    found, able = _workers_for(missing, client)
+    if not able and not before:
+        which = "workers that offer a GPU" if found else "workers"
+        say_note(f"the scheduler has no {which}; waiting for one")
+    return not able
+
+
+def _workers_for(missing: Sequence[Job], client: Client) -> tuple[int, int]:
+    """How many workers there are, and how many of them take the jobs."""
+    found = client.scheduler_info(n_workers=-1)["workers"].values()
+    on_gpu = any(job.study.device == "cuda" for job in missing)
+    able = [worker for worker in found if not on_gpu or "GPU" in worker["resources"]]
+    return len(found), len(able)
 
 
 def _hear(doing: dict[str, str], event: tuple[float, tuple[str, str, str]]) -> None:

@@ -594,6 +594,32 @@ def test_a_scheduler_without_workers_is_said_to_have_none_until_it_is_gone(
     assert log.read_text().count("note: the scheduler has no workers; waiting for one") == 1
 
 
+@pytest.mark.parametrize(
+    ("device", "workers", "said"),
+    [
+        ("cpu", [], "the scheduler has no workers; waiting for one"),
+        ("cpu", [{}], ""),
+        ("cuda", [], "the scheduler has no workers; waiting for one"),
+        ("cuda", [{}, {}], "the scheduler has no workers that offer a GPU; waiting for one"),
+        ("cuda", [{}, {"GPU": 1}], ""),
+    ],
+)
+def test_who_is_missing_is_said_when_it_begins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, device: str, workers: list, said: str
+) -> None:
+    """Workers come and go; of those that are left none may take a job on a GPU."""
+    job = a_job(tmp_path, partial(touch, tmp_path / "t"))
+    job.study.device = device
+    there = {str(i): {"resources": resources} for i, resources in enumerate(workers)}
+    client = SimpleNamespace(scheduler_info=lambda n_workers: {"workers": there})
+    notes: list[str] = []
+    monkeypatch.setattr(jobs, "say_note", notes.append)
+    alone = jobs._has_nobody_for([job], client, False)
+    assert alone == bool(said)
+    assert jobs._has_nobody_for([job], client, alone) == alone
+    assert notes == ([said] if said else [])
+
+
 def test_what_jobs_do_is_reported_with_their_names(
     cluster: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
