@@ -21,7 +21,7 @@ from fustal_core.reference_detection import (
 )
 from fustal_core.reference_proposals import soft_nms_by_loops
 from fustal_core.reference_student import network_by_levels
-from fustal_core.reference_student_loss import PlainStudent, student_loss_by_positions
+from fustal_core.reference_student_loss import Given, PlainStudent, student_loss_by_positions
 from fustal_core.stage_settings import StudentSettings
 from fustal_core.student import TriDet
 from fustal_core.student_batches import (
@@ -70,13 +70,13 @@ def _size(sizes: Sizes) -> str:
     return f"{shape}, width {sizes.student_width}"
 
 
-def _batch(inputs: Inputs, dataset: Dataset, videos: int) -> Batch:
-    """The first videos of a data set with their true segments."""
+def _batch(inputs: Inputs, dataset: Dataset) -> Batch:
+    """The first videos of a data set, so many as a step has, with their true segments."""
     names, store = dataset.video_names("train"), dataset.student_features
     given = grid_labels(dataset.truth("train"), store, names, dataset.classes)
     return make_batch(
         TrainingSet(names, store, dataset.video_labels("train"), given),
-        np.arange(videos),
+        np.arange(inputs.sizes.student_videos),
         student_settings(inputs.sizes),
         inputs.rng,
         torch.Generator(inputs.device).manual_seed(0),
@@ -84,8 +84,7 @@ def _batch(inputs: Inputs, dataset: Dataset, videos: int) -> Batch:
     )
 
 
-def _plain_labels(batch: Batch) -> list[tuple[list[tuple[float, float]], list[int]]]:
-    """Segments and classes of each video, as lists."""
+def _plain_labels(batch: Batch) -> Given:
     return [(list(map(tuple, own.segments.tolist())), own.labels.tolist()) for own in batch.given]
 
 
@@ -97,7 +96,7 @@ def student_step_case(inputs: Inputs) -> Case:
     settings = student_settings(inputs.sizes)
     dataset = _dataset(inputs, inputs.sizes.student_steps + 1)
     labels = dataset.truth("train")
-    batch = _batch(inputs, dataset, inputs.sizes.student_videos)
+    batch = _batch(inputs, dataset)
     plain = PlainStudent(batch.features.shape[2], inputs.sizes.classes, settings, inputs.device)
     ready = batch.features, batch.mask, _plain_labels(batch), batch.video_labels
 
@@ -120,7 +119,7 @@ def student_loss_case(inputs: Inputs) -> Case:
     """Labels of all positions and the losses, forward and backward, for heads that are given."""
     settings, sizes = student_settings(inputs.sizes), inputs.sizes
     dataset = _dataset(inputs)
-    batch = _batch(inputs, dataset, sizes.student_videos)
+    batch = _batch(inputs, dataset)
     model = confident_student(inputs, settings)
     with torch.no_grad():
         output = model(batch.features, batch.mask)
@@ -203,19 +202,29 @@ def ema_labels_case(inputs: Inputs) -> Case:
     settings, dataset = student_settings(inputs.sizes), _dataset(inputs)
     model = confident_student(inputs, settings)
     average = make_ema(model, settings.ema_decay)
-    batch = _batch(inputs, dataset, inputs.sizes.student_videos)
+    batch = _batch(inputs, dataset)
+
+    def ours() -> list[Tensor]:
+        found = find_ema_labels(average, batch, settings)
+        return [found.video, found.scores]
+
+    def reference() -> list[Tensor]:
+        videos = ema_labels_by_loops(model, batch.features, batch.mask, settings)
+        counts = torch.tensor([len(found) for found in videos])
+        return [torch.arange(len(videos)).repeat_interleave(counts), _scores(videos)]
+
     return Case(
         part="EMA labels of a batch",
         size=_size(inputs.sizes),
-        ours=lambda: find_ema_labels(average, batch, settings).scores,
-        reference=lambda: _scores(ema_labels_by_loops(model, batch.features, batch.mask, settings)),
+        ours=ours,
+        reference=reference,
         limited_by="matrix products",
         device=inputs.device,
     )
 
 
 def inference_case(inputs: Inputs) -> Case:
-    """Detections in a batch of videos: forward, candidates, soft-NMS; ours in seconds, too.
+    """Detections in a batch of videos: forward, candidates, soft-NMS; ours also converts to seconds.
 
     What is compared is their scores: one that differs by a rounding may change places with the next.
     """
@@ -242,8 +251,8 @@ def inference_case(inputs: Inputs) -> Case:
     )
 
 
-def _scores(videos: list[list[Detection]]) -> np.ndarray:
-    return np.array([one[0] for found in videos for one in found])
+def _scores(videos: list[list[Detection]]) -> Tensor:
+    return torch.tensor([one[0] for found in videos for one in found])
 
 
 def soft_nms_case(inputs: Inputs) -> Case:

@@ -35,8 +35,8 @@ NOISE = (
     "simulated data, seeds of data and training together move CoLA's average mAP by about 1.8 (standard "
     "deviation). What one student gains over another on the same data spread by 2 to 4 points there, "
     "and sums in another order alone moved a student by 2. In a single run 'yes' is a gain of more than "
-    "1.0 point, 'no' a loss of more, and what lies between is undecided. Between students that is "
-    "within this noise: 'yes' is 'seen in this run', not 'shown'."
+    "1.0 point, 'no' a loss of more, and what lies between is undecided. Between students a point is "
+    "within this noise: 'yes' and 'no' are what was seen in this run, not what is shown."
 )
 SEVERAL_SEEDS = (
     "Over several seeds: 'yes' if the whole 95 % interval lies above 0, 'no' if the whole of it lies "

@@ -257,12 +257,12 @@ def make_at(address: str, missing: Sequence[Job]) -> None:
         for topic in {_topic(job.study) for job in missing}:
             client.subscribe_topic(topic, partial(_hear, doing))
         waiting = _submitted(client, missing, priorities(missing))
-        look, alone = time.monotonic(), False
+        look, nobody = time.monotonic(), False
         try:
             while waiting:
                 if time.monotonic() >= look:
                     look = time.monotonic() + _LOOK_AGAIN_S
-                    alone = _has_nobody_for(missing, client, alone)
+                    nobody = _has_nobody_for(client, missing, nobody)
                 for future in _finished(waiting):
                     future.result()
                     waiting.remove(future)
@@ -354,7 +354,7 @@ def _told(missing: Sequence[Job], ended: set[str], error: KilledWorker) -> str:
 
 def _check_workers(client: Client, missing: Sequence[Job]) -> None:
     """Refuse what no worker there takes; where there is none yet, one may come."""
-    found, able = _workers_for(missing, client)
+    found, able = _workers_for(client, missing)
     if found and not able:
         raise SettingsError(
             "--scheduler: no worker there offers a GPU: start them with --resources GPU=1, or "
@@ -362,16 +362,16 @@ def _check_workers(client: Client, missing: Sequence[Job]) -> None:
         )
 
 
-def _has_nobody_for(missing: Sequence[Job], client: Client, before: bool) -> bool:
+def _has_nobody_for(client: Client, missing: Sequence[Job], before: bool) -> bool:
     """Whether nobody is there who takes the jobs, which is said when it begins."""
-    found, able = _workers_for(missing, client)
+    found, able = _workers_for(client, missing)
     if not able and not before:
         which = "workers that offer a GPU" if found else "workers"
         say_note(f"the scheduler has no {which}; waiting for one")
     return not able
 
 
-def _workers_for(missing: Sequence[Job], client: Client) -> tuple[int, int]:
+def _workers_for(client: Client, missing: Sequence[Job]) -> tuple[int, int]:
     """How many workers there are, and how many of them take the jobs."""
     found = client.scheduler_info(n_workers=-1)["workers"].values()
     on_gpu = any(job.study.device == "cuda" for job in missing)

@@ -1,4 +1,4 @@
-"""What a student finds in its videos, one position, one pair and one video at a time.
+"""What a student finds in its videos: the released network, then one position and one pair at a time.
 
 Slow and plain, to test :mod:`fustal_core.student_inference` and EMA labels, and to time them against.
 """
@@ -78,8 +78,9 @@ def _candidates(
     places = sorted(product(*map(range, scores.shape)), key=lambda place: -scores[place])
     found = []
     for t, c in places[: settings.pre_nms_top_k]:
+        if scores[t, c] <= settings.score_threshold:
+            break
         left, right = map(float, distances_at(starts[:, c], ends[:, c], offsets[t], t))
-        is_long = (left + right) * stride > settings.min_length_grid
-        if scores[t, c] > settings.score_threshold and is_long:
+        if (left + right) * stride > settings.min_length_grid:
             found.append((float(scores[t, c]), c, (t - left) * stride, (t + right) * stride))
     return found

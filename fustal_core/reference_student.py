@@ -1,8 +1,8 @@
 """The student's network as released: channels before time, a mask after each convolution, and the heads
-called once per level.
+called once per level; and its trident decoding, one position at a time.
 
-Slow and plain, to time :mod:`fustal_core.student` against; it takes that network's weights and none of
-its code.
+Slow and plain, to test :mod:`fustal_core.student` and to time it against; it takes that network's
+weights and none of its code.
 """
 
 from __future__ import annotations
@@ -36,10 +36,15 @@ def network_by_levels(model: TriDet, features: Tensor, mask: Tensor) -> list[Ten
     for block in model.branch:
         pyramid.append(_block(block, *pyramid[-1]))
     heads = (model.class_head, model.start_head, model.end_head, model.offset_head)
+    # Borders do not shape the features that their heads read.
+    reads_fixed = (False, True, True, False)
     levels = []
     for level, (x, kept) in enumerate(pyramid):
         x = _channel_norm(model.level_norms[level], x)
-        found = [head.last(_stack(head.stack, x, kept)) * kept for head in heads]
+        found = [
+            head.last(_stack(head.stack, x.detach() if fixed else x, kept)) * kept
+            for head, fixed in zip(heads, reads_fixed, strict=True)
+        ]
         found[3] = F.relu(found[3] * model.level_scale[level])
         levels.append(found)
     return [torch.cat(parts, dim=2).transpose(1, 2) for parts in zip(*levels, strict=True)]

@@ -18,6 +18,9 @@ from fustal_core.reference_student import distances_at, network_by_levels
 from fustal_core.stage_settings import StudentSettings
 from fustal_core.student import TriDet
 
+Given = Sequence[tuple[Sequence[tuple[float, float]], Sequence[int]]]
+"""Of each video: segments (start and end, grid units) and their classes."""
+
 
 class Position(NamedTuple):
     """A place of the pyramid: where it stands and what distances it regresses, in grid units."""
@@ -67,18 +70,18 @@ def assigned(
 def student_loss_by_positions(
     heads: Sequence[Tensor],
     mask: Tensor,
-    given: Sequence[tuple[Sequence[tuple[float, float]], Sequence[int]]],
+    given: Given,
     video_labels: Tensor,
     normaliser: float,
     levels: int,
 ) -> tuple[Tensor, float]:
-    """``total`` of :func:`fustal_core.student_loss.student_loss` without L_MIL's dropout, and the
-    normaliser for the next batch.
+    """``total`` of :func:`fustal_core.student_loss.student_loss` as it is by default, but without
+    L_MIL's dropout; and the normaliser for the next batch.
 
     Args:
         heads: class, start and end logits (B, L, C) and offsets (B, L, 2 (bins + 1)), without gaps.
         mask: (B, T) bool.
-        given: segments and classes of each video.
+        given: labels of each video.
         video_labels: (B, C) multi-hot.
         normaliser: running number of positives.
         levels: of the pyramid.
@@ -101,14 +104,14 @@ def student_loss_by_positions(
                 tiou, diou = _overlap(distances_at(*borders, offsets[row], place.index), wanted)
                 regression = regression + diou
                 targets[row, c], weights[row, c] = 1, tiou.detach() ** 0.2
-        focal = focal + (weights * focal_by_text(logits, targets))[valid].sum()
+        focal = focal + (weights * _focal(logits, targets))[valid].sum()
         level_0 = logits[: mask.shape[1]][mask[b]]
         video_level = video_level + _video_loss(level_0, video_labels[b])
     normaliser = 0.9 * normaliser + 0.1 * max(1, num_positives)
     return (focal + regression) / normaliser + video_level / len(given), normaliser
 
 
-def focal_by_text(logits: Tensor, targets: Tensor) -> Tensor:
+def _focal(logits: Tensor, targets: Tensor) -> Tensor:
     """-alpha (1 - p)^2 log p where the target is 1, -(1 - alpha) p^2 log(1 - p) where it is 0."""
     p = logits.sigmoid()
     hit = -0.25 * (1 - p) ** 2 * F.logsigmoid(logits)
@@ -131,13 +134,15 @@ def _overlap(
 def _video_loss(logits: Tensor, shown: Tensor) -> Tensor:
     """L_MIL of one video: logits (T, C) of its valid positions, shown (C,)."""
     k = max(1, len(logits) // 5)
-    p = torch.stack([curve.sort(descending=True).values[:k].mean() for curve in logits.T])
-    p, y = p.softmax(0), shown / shown.sum().clamp(min=1)
-    return -(y * p.log() + (1 - y) * (1 - p).log()).mean()
+    scores = torch.stack([curve.sort(descending=True).values[:k].mean() for curve in logits.T])
+    return F.binary_cross_entropy(scores.softmax(0), shown / shown.sum().clamp(min=1))
 
 
 class PlainStudent:
-    """A student that trains with plain parts: released network, loops, one weight at a time."""
+    """A student that trains with plain parts: released network, loops, one weight at a time.
+
+    Its settings must have ``global_mean="padded"``; of L_MIL's options it has none.
+    """
 
     def __init__(
         self, in_channels: int, num_classes: int, settings: StudentSettings, device: str = "cpu"
@@ -160,10 +165,10 @@ class PlainStudent:
         self,
         features: Tensor,
         mask: Tensor,
-        given: Sequence[tuple[Sequence[tuple[float, float]], Sequence[int]]],
+        given: Given,
         video_labels: Tensor,
     ) -> None:
-        """Forward, losses, backward, AdamW, EMA; without noise, drop path and dropout."""
+        """Forward, losses, backward, AdamW, EMA; without noise, drop path, dropout and warm-up."""
         heads = network_by_levels(self.model, features, mask)
         loss, self.normaliser = student_loss_by_positions(
             heads, mask, given, video_labels, self.normaliser, self.settings.levels

@@ -39,7 +39,7 @@ IN_SINGLE_PRECISION = {
     "student's inference": 1e-5,
 }
 WITHOUT_RESULT = ("generator's training step", "student's training step")
-"""Both sides are timed, but train with other random numbers."""
+"""Both sides are timed, but not with the same random numbers."""
 
 
 @pytest.fixture(scope="module")

@@ -205,7 +205,8 @@ def test_the_plain_generator_trains() -> None:
 
 
 def test_the_average_labels_its_batch(tmp_path: Path) -> None:
-    scores = ema_labels_case(inputs(tmp_path)).ours()
+    video, scores = ema_labels_case(inputs(tmp_path)).ours()
+    assert set(video.tolist()) == set(range(TINY.student_videos))
     assert len(scores) > 2 * TINY.student_videos  # soft-NMS has something to do
 
 

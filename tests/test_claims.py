@@ -127,10 +127,8 @@ def test_a_row_over_seeds_says_over_what(study: Study) -> None:
     single = claims.over_seeds(study, "ema", interval(0.2, 0.8, 1.4, seeds=1), "training")
     assert single["measured here"] == "average mAP (0.1:0.7) +0.8"
     assert single["interval"] == "95 %: +0.2 to +1.4, one seed: videos alone"
-    assert (single["holds"], single["seeds"]) == (
-        "undecided",
-        "1",
-    )  # judged by its points, as any single run
+    # Judged by its points, as any single run.
+    assert (single["holds"], single["seeds"]) == ("undecided", "1")
     bare = claims.over_seeds(study, "fsd", t_interval([3.0]))
     assert (bare["holds"], bare["interval"]) == ("yes", "none (one seed)")
 

@@ -614,9 +614,9 @@ def test_who_is_missing_is_said_when_it_begins(
     client = SimpleNamespace(scheduler_info=lambda n_workers: {"workers": there})
     notes: list[str] = []
     monkeypatch.setattr(jobs, "say_note", notes.append)
-    alone = jobs._has_nobody_for([job], client, False)
-    assert alone == bool(said)
-    assert jobs._has_nobody_for([job], client, alone) == alone
+    nobody = jobs._has_nobody_for(client, [job], False)
+    assert nobody == bool(said)
+    assert jobs._has_nobody_for(client, [job], nobody) == nobody
     assert notes == ([said] if said else [])
 
 

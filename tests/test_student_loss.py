@@ -8,11 +8,13 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from student_helpers import random_output
+from student_helpers import random_input, random_network, random_output, small_settings
 from torch import Tensor
 
-from fustal_core.reference_student_loss import assigned, positions
+from fustal_core.reference_student import network_by_levels
+from fustal_core.reference_student_loss import assigned, positions, student_loss_by_positions
 from fustal_core.student import StudentOutput, decode_offsets, make_grid
+from fustal_core.student_batches import GridLabels, stack_labels
 from fustal_core.student_loss import (
     Targets,
     assign_labels,
@@ -206,6 +208,39 @@ def test_whole_loss_equals_a_loop_over_entries() -> None:
     assert got.video.item() == pytest.approx(video.item())
     total = got.classification + got.regression + 0.5 * video
     assert got.total.item() == pytest.approx(total.item())
+
+
+def test_loss_and_all_gradients_equal_the_released_network_and_loops_over_positions() -> None:
+    """Padded videos, one of which has no labels, and two classes for the very same time."""
+    options = small_settings(global_mean="padded", drop_path=0)
+    model = random_network(options)
+    features, mask = random_input([64, 40, 51], 64)
+    given = [
+        ([(3.0, 11.0), (3.0, 11.0), (20.0, 55.0)], [0, 2, 1]),
+        ([(1.5, 4.0), (6.0, 38.5)], [1, 1]),
+        ([], []),
+    ]
+    shown = torch.tensor([[1.0, 1, 1], [0, 1, 0], [1, 0, 0]])
+    stacked = stack_labels(
+        [GridLabels(torch.tensor(a).reshape(-1, 2), torch.tensor(b).long()) for a, b in given], CPU
+    )
+    output = model(features, mask)
+    targets = assign_labels(output.grid, *stacked, 3)
+    ours = student_loss(output, targets, shown, torch.tensor(100.0), mil_dropout=0)
+    plain, normaliser = student_loss_by_positions(
+        network_by_levels(model, features, mask), mask, given, shown, 100.0, options.levels
+    )
+    assert (targets.classes.sum(-1) == 2).any()
+    assert normaliser > 90.5
+    assert ours.normaliser.item() == pytest.approx(normaliser)
+    assert ours.total.item() == pytest.approx(plain.item(), rel=1e-5)
+    weights = list(model.parameters())
+    gradients = (torch.autograd.grad(x, weights, allow_unused=True) for x in (ours.total, plain))
+    for mine, wanted in zip(*gradients, strict=True):
+        assert (mine is None) == (wanted is None)
+        if mine is not None:
+            scale = wanted.abs().max().item()
+            torch.testing.assert_close(mine, wanted, rtol=1e-3, atol=1e-4 * scale + 1e-7)
 
 
 def test_padding_is_never_positive() -> None:
