@@ -50,7 +50,7 @@ _HR_PRO: tuple[Method, ...] = ("hr-pro-snippet", "hr-pro")
 DATA = (
     Claim(
         "calibration",
-        "target of the calibration: CoLA at 40 ± 3 average mAP (real THUMOS'14: 41.7)",
+        "target of the calibration: CoLA at 40 ± 3 average mAP (0.1:0.7; real THUMOS'14: 41.7)",
         "CoLA, README of the release",
         methods=("cola",),
     ),
@@ -136,7 +136,7 @@ FUSTAL = (
     ),
     Claim(
         "fustal",
-        "FuSTAL as a whole improves on CoLA (published: 50.8 and 41.7)",
+        "FuSTAL as a whole improves on CoLA (published, 0.1:0.7: 50.8 and 41.7)",
         "FuSTAL, abstract; CoLA, README of the release",
         AVERAGE,
         (_FUSTAL, _COLA),
@@ -146,7 +146,7 @@ FUSTAL = (
 OTHERS = (
     Claim(
         "alignment",
-        "FTCL improves on the ACM-Net it starts from (published: 43.6 and 42.6)",
+        "FTCL improves on the ACM-Net it starts from (published, 0.1:0.7: 43.6 and 42.6)",
         "FTCL, ablation",
         AVERAGE,
         methods=_FTCL,
@@ -168,7 +168,7 @@ OTHERS = (
     ),
     Claim(
         "stage-2",
-        "HR-Pro's stage 2 improves detection (published: 60.4 over 56.5)",
+        "HR-Pro's stage 2 improves detection (published, 0.1:0.7: 60.4 over 56.5)",
         "HR-Pro; log of the release",
         AVERAGE,
         methods=_HR_PRO,

@@ -95,7 +95,7 @@ def compare_generators(
                 found = list(generator_rows(study, method))
                 rows += found
                 averages = ", ".join(f"{row['step']} {row[AVERAGE]:.1f}" for row in found)
-                say(f"seed {study.settings.seed}: {GENERATORS[method]}: {averages}")
+                say(f"seed {study.settings.seed}: {GENERATORS[method]}, {AVERAGE}: {averages}")
     return pd.DataFrame(rows, columns=COLUMNS)
 
 

@@ -135,24 +135,27 @@ def _curves_in_one(
 
 def _ap_map(figure: SubFigure, table: pd.DataFrame, named: bool) -> None:
     """Colours for AP in percent, numbers where they fit; the first class of the table on top."""
+    import seaborn
+
+    fits = named and table.shape[1] <= 10
     axes = figure.subplots()
-    image = axes.imshow(table, aspect="auto", cmap="cividis", vmin=0, vmax=100)
-    axes.grid(visible=False)
-    axes.set_xticks(range(table.shape[1]), [f"{t:g}" for t in table.columns])
+    seaborn.heatmap(
+        table,
+        ax=axes,
+        cmap="cividis",
+        vmin=0,
+        vmax=100,
+        annot=fits,
+        fmt=".0f",
+        annot_kws={"fontsize": 8},
+        cbar=not fits,
+        cbar_kws={"aspect": 30, "pad": 0.02},
+        xticklabels=[f"{t:g}" for t in table.columns],
+        yticklabels=[_short(str(label), 24) for label in table.index] if named else False,
+    )
+    axes.tick_params(length=0, labelrotation=0)
     axes.set_xlabel("tIoU threshold")
-    if not named:
-        axes.set(yticks=(), ylabel=f"{len(table)} classes, best first")
-        figure.colorbar(image, ax=axes, aspect=30, pad=0.02)
-        return
-    axes.set_yticks(range(len(table)), [_short(str(label), 24) for label in table.index])
-    axes.tick_params(length=0)
-    if table.shape[1] > 10:
-        figure.colorbar(image, ax=axes, aspect=30, pad=0.02)
-        return
-    for (row, column), value in np.ndenumerate(table.to_numpy()):
-        ink = "white" if value < 55 else "black"
-        look = {"ha": "center", "va": "center", "fontsize": 8, "color": ink}
-        axes.text(column, row, f"{value:.0f}", **look)
+    axes.set_ylabel("" if named else f"{len(table)} classes, best first")
 
 
 @styled

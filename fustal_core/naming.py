@@ -80,6 +80,15 @@ def choices_on_test(study: Study, *methods: Method) -> list[str]:
     return [name for name, is_chosen in chosen.items() if is_chosen]
 
 
+_TRAINED = ("generation", "acm_net", "ftcl", "hr_pro", "hr_pro_instance", "student")
+
+
+def settings_on_test(study: Study) -> list[str]:
+    """The settings by which weights of a run are chosen by test labels, ``generation.select``, say."""
+    settings = study.settings
+    return [f"{name}.select" for name in _TRAINED if _chosen_on_test(getattr(settings, name))]
+
+
 def _generator_chosen_on_test(study: Study, method: Method) -> bool:
     settings = study.settings
     trained: dict[Method, list[TrainingSettings]] = {

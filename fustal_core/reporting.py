@@ -21,6 +21,7 @@ from fustal_core.figures import AVERAGE, save_figure
 from fustal_core.files import atomic_path, write_json, write_text
 from fustal_core.metrics import average_ranges
 from fustal_core.naming import (
+    BEST_ON_TEST,
     CEILING,
     FLOOR,
     FUSTAL,
@@ -28,6 +29,7 @@ from fustal_core.naming import (
     STUDENT,
     all_proposals,
     display_name,
+    settings_on_test,
     supervision_name,
 )
 from fustal_core.published import activitynet13, thumos14
@@ -339,8 +341,11 @@ def keep_figure(study: Study, notebook: str, name: str, figure: Any) -> Any:
 def keep_table(study: Study, notebook: str, name: str, table: pd.DataFrame) -> pd.DataFrame:
     """Write a table as CSV, Markdown and LaTeX into a notebook's folder; returns it.
 
-    The two for people say which run it is from.
+    The two for people say which run it is from. If any weights of the run are chosen by test labels,
+    a column of each table says by which settings.
     """
+    if chosen := settings_on_test(study):
+        table = table.assign(**{BEST_ON_TEST: ", ".join(chosen)})
     path = study.folder(notebook) / name
     latex = table.apply(_shown).to_latex(index=False, escape=True)
     write_text(path.with_suffix(".csv"), table.to_csv(index=False))

@@ -162,6 +162,7 @@ def _all_at_once(results: Mapping[str, object]) -> pd.DataFrame | None:
     if not (sound and np.isfinite(values).all() and (start <= end).all()):
         return None
     videos = np.repeat(np.array(list(results), dtype=object), list(map(len, results.values())))
+    labels = list(map(str.strip, labels))  # as the annotations' are
     columns = (videos, labels, start, end, values[: len(entries)])
     frame = pd.DataFrame(dict(zip(DETECTION_COLUMNS, columns, strict=True)))
     return frame.astype({"video": str, "label": str})

@@ -342,7 +342,7 @@ def test_the_command_compares_generators_over_seeds(
     for name in ("CoLA", "FTCL"):
         values = rows[(rows["generator"] == name) & (rows["step"] == "student")][AVERAGE]
         assert mean_and_spread(values) in path.with_suffix(".md").read_text()
-    assert "seed 1: FTCL: raw proposals" in result.stderr
+    assert "seed 1: FTCL, avg 0.1:0.7: raw proposals" in result.stderr
     folders = {folder.name.split("-")[2] for folder in (checkout / "runs").iterdir()}
     assert folders == {"generators", "seed0", "seed1"}
 
@@ -443,7 +443,7 @@ def test_a_comparison_of_one_generator(checkout: Path) -> None:
     assert rows["step"].tolist() == list(STEPS)
     assert set(rows["generator"]) == {"CoLA"}
     assert len(said) == 1
-    assert said[0].startswith("seed 3: CoLA: raw proposals ")
+    assert said[0].startswith("seed 3: CoLA, avg 0.1:0.7: raw proposals ")
     write_comparison(rows, checkout / "table")
     table = (checkout / "table/generators.md").read_text().splitlines()
     own = [line for line in table if line.startswith("| CoLA")]

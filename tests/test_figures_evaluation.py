@@ -61,7 +61,7 @@ def test_curves_and_their_areas() -> None:
     assert not panel(figure, "jump").lines
     assert "mAP 41.7 %" in figure.subfigs[0].get_suptitle()
     cells = figure.subfigs[1].axes[0]
-    np.testing.assert_allclose(cells.images[0].get_array(), [[250 / 3, 50], [0, 0]])
+    np.testing.assert_allclose(cells.collections[0].get_array(), [[250 / 3, 50], [0, 0]])
     assert [text.get_text() for text in cells.get_yticklabels()] == ["run", "jump"]
     assert [text.get_text() for text in cells.texts] == ["83", "50", "0", "0"]
 

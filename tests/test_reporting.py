@@ -102,6 +102,16 @@ def test_a_table_for_people_says_which_run_it_is_from(tmp_path: Path) -> None:
     assert "ours\\_2 & 33.3" in "\n".join(latex)
 
 
+@pytest.mark.parametrize("section", ["generation", "acm_net", "ftcl", "hr_pro", "student"])
+def test_every_table_says_what_test_labels_chose(tmp_path: Path, section: str) -> None:
+    looks = {f"{section}.select": "best-on-test", f"{section}.evaluate_every": 1}
+    study = Study(make_settings(profile="smoke", overrides=looks), tmp_path)
+    table = reporting.keep_table(study, "09_some", "results", pd.DataFrame({"f1": [0.5, 0.25]}))
+    assert table["best-on-test"].tolist() == [f"{section}.select"] * 2
+    for name in ("results.csv", "results.md", "results.tex"):
+        assert (tmp_path / "09_some" / name).read_text().count(section.split("_")[0]) >= 2
+
+
 def test_only_fractions_are_shown_in_percent(quality: pd.DataFrame) -> None:
     table = reporting.quality_in_percent(quality, ["proposals", "f1@0.3", "start_error_s"])
     assert list(table) == ["proposals", "f1@0.3 (%)", "start_error_s"]

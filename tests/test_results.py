@@ -163,6 +163,14 @@ def is_sound(entry: object) -> bool:
     )
 
 
+def test_labels_are_read_without_spaces_around_them_as_those_of_the_truth_are(
+    tmp_path: Path,
+) -> None:
+    detection = {"label": " Long Jump ", "score": 0.5, "segment": [0, 1]}
+    (tmp_path / "found.json").write_text(json.dumps({"results": {"v": [detection]}}))
+    assert read_detections(tmp_path / "found.json")["label"].tolist() == ["Long Jump"]
+
+
 @settings(max_examples=200, deadline=None)
 @given(st.dictionaries(st.sampled_from("abc"), st.lists(ENTRIES, max_size=4)))
 def test_a_file_is_read_whole_or_every_bad_detection_is_named(results: dict[str, list]) -> None:
