@@ -28,7 +28,7 @@ def bench(
 ) -> None:
     """Time the hot parts next to plain references and to the limits of this machine, in one run.
 
-    Some minutes on two cores: the trainings are timed at their published size.
+    About ten minutes on two cores: trainings are timed at their published size, beside plain loops.
     """
     if output is not None:
         check_writable(output / "bench.csv")
