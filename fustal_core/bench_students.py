@@ -23,7 +23,7 @@ from fustal_core.reference_proposals import soft_nms_by_loops
 from fustal_core.reference_student import network_by_levels
 from fustal_core.reference_student_loss import Given, PlainStudent, student_loss_by_positions
 from fustal_core.stage_settings import StudentSettings
-from fustal_core.student import TriDet
+from fustal_core.student import StudentOutput, TriDet
 from fustal_core.student_batches import (
     Batch,
     TrainingSet,
@@ -125,6 +125,7 @@ def student_loss_case(inputs: Inputs) -> Case:
         output = model(batch.features, batch.mask)
     names = ("class_logits", "start_logits", "end_logits", "offsets")
     heads = {name: getattr(output, name).detach().requires_grad_() for name in names}
+    found = replace(output, **heads)
     start = torch.tensor(NORMALISER_START, device=inputs.device)
 
     def with_gradients(loss: Tensor) -> list[Tensor]:
@@ -132,19 +133,15 @@ def student_loss_case(inputs: Inputs) -> Case:
         return [loss.detach(), *gradients]
 
     def ours() -> list[Tensor]:
-        found = replace(output, **heads)
         segments, labels = stack_labels(batch.given, batch.mask.device)
         targets = assign_labels(output.grid, segments, labels, sizes.classes)
         loss = student_loss(found, targets, batch.video_labels, start, mil_dropout=0.0)
         return with_gradients(loss.total)
 
     def reference() -> list[Tensor]:
-        levels = output.grid.slices()
-        flat = [x.flatten(2) if x.ndim == 4 else x for x in heads.values()]
-        plain = [torch.cat([x[:, own] for own in levels], dim=1) for x in flat]
         given, known = _plain_labels(batch), batch.video_labels
         loss, _ = student_loss_by_positions(
-            plain, batch.mask, given, known, NORMALISER_START, settings.levels
+            _without_gaps(found), batch.mask, given, known, NORMALISER_START, settings.levels
         )
         return with_gradients(loss)
 
@@ -155,6 +152,13 @@ def student_loss_case(inputs: Inputs) -> Case:
         reference=reference,
         device=inputs.device,
     )
+
+
+def _without_gaps(output: StudentOutput) -> list[Tensor]:
+    """What the heads say as the released network gives it: levels end to end, offsets flat."""
+    heads = (output.class_logits, output.start_logits, output.end_logits, output.offsets.flatten(2))
+    levels = output.grid.slices()
+    return [torch.cat([x[:, own] for own in levels], dim=1) for x in heads]
 
 
 def student_network_case(inputs: Inputs) -> Case:
@@ -172,11 +176,7 @@ def student_network_case(inputs: Inputs) -> Case:
         return [x.detach() for x in found]
 
     def ours() -> list[Tensor]:
-        output = model(features, mask)
-        heads = (output.class_logits, output.start_logits, output.end_logits)
-        found = (*heads, output.offsets.flatten(2))
-        levels = output.grid.slices()
-        return after_backward([torch.cat([x[:, own] for own in levels], dim=1) for x in found])
+        return after_backward(_without_gaps(model(features, mask)))
 
     return Case(
         part="student's network, forward and backward",

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import TYPE_CHECKING
 
-from fustal_core.stage_settings import Method, TrainingSettings
+from fustal_core.stage_settings import Method
 
 if TYPE_CHECKING:
-    from fustal_core.stage_settings import StudentSettings
     from fustal_core.stages import Study
 
 COLA, CROSS_VIDEO, ACM_NET, FTCL = "CoLA", "FuSTAL generator", "ACM-Net", "FTCL"
@@ -24,6 +24,15 @@ FLOOR, STUDENT = "student on all proposals", "student on selected proposals"
 FUSTAL = "FuSTAL (student + EMA distillation)"
 CEILING = "student on true segments (ceiling)"
 BEST_ON_TEST = "best-on-test"
+_TRAINED_WITH: dict[Method, tuple[str, ...]] = {
+    "cola": ("generation",),
+    "cross-video": ("generation",),
+    "acm-net": ("acm_net",),
+    "ftcl": ("acm_net", "ftcl"),
+    "hr-pro-snippet": ("hr_pro",),
+    "hr-pro": ("hr_pro", "hr_pro_instance"),
+}
+"""Sections of the settings of each generator's training, and of the one whose weights it starts from."""
 
 
 def supervision_name(method: Method) -> str:
@@ -52,12 +61,11 @@ def display_name(study: Study, name: str) -> str:
     Args:
         name: "student" is part of every student's name, "true segments" of the ceiling's.
     """
-    settings = study.settings
-    own = settings.generation.method
+    own = study.settings.generation.method
     if "true segments" in name:
-        chosen = _chosen_on_test(settings.student)
+        chosen = _chosen_on_test(study, "student")
     elif "student" in name:
-        chosen = _chosen_on_test(settings.student) or _generator_chosen_on_test(study, own)
+        chosen = _chosen_on_test(study, "student") or _generator_chosen_on_test(study, own)
         if own != "cross-video":
             plain = "student + EMA distillation" if name == FUSTAL else name
             name = f"{plain} [generator: {own}]"
@@ -75,31 +83,20 @@ def choices_on_test(study: Study, *methods: Method) -> list[str]:
     generators = methods or (study.settings.generation.method,)
     chosen = {
         "generator": any(_generator_chosen_on_test(study, method) for method in generators),
-        "students": _chosen_on_test(study.settings.student),
+        "students": _chosen_on_test(study, "student"),
     }
     return [name for name, is_chosen in chosen.items() if is_chosen]
 
 
-_TRAINED = ("generation", "acm_net", "ftcl", "hr_pro", "hr_pro_instance", "student")
-
-
 def settings_on_test(study: Study) -> list[str]:
     """The settings by which weights of a run are chosen by test labels, ``generation.select``, say."""
-    settings = study.settings
-    return [f"{name}.select" for name in _TRAINED if _chosen_on_test(getattr(settings, name))]
+    sections = dict.fromkeys([*chain.from_iterable(_TRAINED_WITH.values()), "student"])
+    return [f"{name}.select" for name in sections if _chosen_on_test(study, name)]
 
 
 def _generator_chosen_on_test(study: Study, method: Method) -> bool:
-    settings = study.settings
-    trained: dict[Method, list[TrainingSettings]] = {
-        "acm-net": [settings.acm_net],
-        # These start from the weights of another.
-        "ftcl": [settings.acm_net, settings.ftcl],
-        "hr-pro-snippet": [settings.hr_pro],
-        "hr-pro": [settings.hr_pro, settings.hr_pro_instance],
-    }
-    return any(map(_chosen_on_test, trained.get(method, [settings.generation])))
+    return any(_chosen_on_test(study, name) for name in _TRAINED_WITH[method])
 
 
-def _chosen_on_test(settings: TrainingSettings | StudentSettings) -> bool:
-    return settings.select == BEST_ON_TEST
+def _chosen_on_test(study: Study, section: str) -> bool:
+    return getattr(study.settings, section).select == BEST_ON_TEST

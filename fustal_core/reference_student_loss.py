@@ -1,7 +1,7 @@
 """The student's label assignment, losses and training step as their text reads: position by position.
 
-Slow and plain, to test :mod:`fustal_core.student_loss` and to time a step of the training against;
-shares no code with them.
+Slow and plain, to test :mod:`fustal_core.student_loss`, with which it shares no code, and to time a step
+of the training against.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from torch import Tensor
 from fustal_core.reference_student import distances_at, network_by_levels
 from fustal_core.stage_settings import StudentSettings
 from fustal_core.student import TriDet
+from fustal_core.student_training import weight_groups
 
 Given = Sequence[tuple[Sequence[tuple[float, float]], Sequence[int]]]
 """Of each video: segments (start and end, grid units) and their classes."""
@@ -152,13 +153,7 @@ class PlainStudent:
         self.average = deepcopy(self.model)
         self.settings = settings
         self.normaliser = 100.0
-        weights = list(self.model.parameters())
-        decayed = [weight for weight in weights if weight.ndim == 3]
-        others = [weight for weight in weights if weight.ndim < 3]
-        groups = [
-            {"params": decayed, "weight_decay": settings.weight_decay},
-            {"params": others, "weight_decay": 0.0},
-        ]
+        groups = weight_groups(self.model, settings.weight_decay)
         self.optimiser = torch.optim.AdamW(groups, lr=settings.learning_rate, foreach=False)
 
     def step(
