@@ -365,6 +365,8 @@ def _check_workers(client: Client, missing: Sequence[Job]) -> None:
 def _has_nobody_for(client: Client, missing: Sequence[Job], before: bool) -> bool:
     """Whether nobody is there who takes the jobs, which is said when it begins."""
     found, able = _workers_for(client, missing)
+    if client.status != "running":  # it looks for its scheduler; jobs tell when that has gone
+        return before
     if not able and not before:
         which = "workers that offer a GPU" if found else "workers"
         say_note(f"the scheduler has no {which}; waiting for one")
@@ -372,8 +374,8 @@ def _has_nobody_for(client: Client, missing: Sequence[Job], before: bool) -> boo
 
 
 def _workers_for(client: Client, missing: Sequence[Job]) -> tuple[int, int]:
-    """How many workers there are, and how many of them take the jobs."""
-    found = client.scheduler_info(n_workers=-1)["workers"].values()
+    """How many workers there are, and how many of them take the jobs; none, where nobody answers."""
+    found = client.scheduler_info(n_workers=-1).get("workers", {}).values()
     on_gpu = any(job.study.device == "cuda" for job in missing)
     able = [worker for worker in found if not on_gpu or "GPU" in worker["resources"]]
     return len(found), len(able)

@@ -611,13 +611,26 @@ def test_who_is_missing_is_said_when_it_begins(
     job = a_job(tmp_path, partial(touch, tmp_path / "t"))
     job.study.device = device
     there = {str(i): {"resources": resources} for i, resources in enumerate(workers)}
-    client = SimpleNamespace(scheduler_info=lambda n_workers: {"workers": there})
+    client = SimpleNamespace(scheduler_info=lambda n_workers: {"workers": there}, status="running")
     notes: list[str] = []
     monkeypatch.setattr(jobs, "say_note", notes.append)
     nobody = jobs._has_nobody_for(client, [job], False)
     assert nobody == bool(said)
     assert jobs._has_nobody_for(client, [job], nobody) == nobody
     assert notes == ([said] if said else [])
+
+
+@pytest.mark.parametrize("before", [False, True])
+def test_a_scheduler_that_goes_while_it_is_asked_is_not_said_to_have_no_workers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: bool
+) -> None:
+    """The client gives up looking for it, and forgets what it knew of it."""
+    job = a_job(tmp_path, partial(touch, tmp_path / "t"))
+    client = SimpleNamespace(scheduler_info=lambda n_workers: {}, status="closed")
+    notes: list[str] = []
+    monkeypatch.setattr(jobs, "say_note", notes.append)
+    assert jobs._has_nobody_for(client, [job], before) == before
+    assert notes == []
 
 
 def test_what_jobs_do_is_reported_with_their_names(
