@@ -233,7 +233,7 @@ def split_names(texts: Sequence[str]) -> list[str]:
 
 
 def choose_averages(thresholds: Sequence[float], asked: Sequence[str]) -> dict[str, list[float]]:
-    """The averages to report: range -> the thresholds averaged.
+    """The averages to report: name -> the thresholds averaged.
 
     Those that the thresholds allow by themselves come first (`metrics.average_ranges`); a name of
     theirs means the same when it is asked for.
@@ -241,9 +241,9 @@ def choose_averages(thresholds: Sequence[float], asked: Sequence[str]) -> dict[s
     Raises:
         SettingsError: a range whose ends are not two of the thresholds, the lower first.
     """
-    from fustal_core.metrics import average_ranges
+    from fustal_core.metrics import average_name, average_ranges
 
-    ranges = {f"{low:g}:{high:g}": use for (low, high), use in average_ranges(thresholds).items()}
+    ranges = average_ranges(thresholds)
     for text in asked:
         try:
             low, high = map(float, text.split(":"))
@@ -253,7 +253,9 @@ def choose_averages(thresholds: Sequence[float], asked: Sequence[str]) -> dict[s
             known = ", ".join(f"{t:g}" for t in thresholds)
             expected = f"expected LOW:HIGH, two of the thresholds of --tiou ({known})"
             raise SettingsError(f"--average: {expected}, got {text!r}")
-        ranges.setdefault(f"{low:g}:{high:g}", [t for t in thresholds if low <= t <= high])
+        if f"{low:g}:{high:g}" not in ranges:
+            steps = sorted(t for t in thresholds if low <= t <= high)
+            ranges[average_name(steps)] = steps
     return ranges
 
 

@@ -48,6 +48,7 @@ Differences from evaluators in circulation, and which way each moves the score *
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
@@ -310,30 +311,40 @@ def map_summary(
 
     Returns:
         ``mAP@0.1`` ... ``mAP@0.7``, then ``avg 0.1:0.5``, ``avg 0.3:0.7``, ``avg 0.1:0.7``: with
-        other thresholds those of the three whose 0.1 steps are all there, and the range of all of
-        them. NaN without ground truth.
+        other thresholds those of the three whose 0.1 steps are all there, and the average of all
+        of them (`average_name`). NaN without ground truth.
     """
     table = detection_map(detections, truth, tiou)
     means = {round(threshold, 10): 100 * value for threshold, value in table.mean().items()}
     summary = {f"mAP@{threshold:g}": value for threshold, value in means.items()}
-    for (low, high), members in average_ranges(tuple(means)).items():
-        summary[f"avg {low:g}:{high:g}"] = float(np.mean([means[t] for t in members]))
+    for name, members in average_ranges(tuple(means)).items():
+        summary[f"avg {name}"] = float(np.mean([means[t] for t in members]))
     return summary
 
 
-def average_ranges(tiou: Sequence[float]) -> dict[tuple[float, float], list[float]]:
-    """The averages that thresholds `tiou` allow: (low, high) -> the thresholds averaged.
+def average_ranges(tiou: Sequence[float]) -> dict[str, list[float]]:
+    """The averages that thresholds `tiou` allow: name -> the thresholds averaged.
 
     Example:
         >>> average_ranges((0.5, 0.75, 0.95))
-        {(0.5, 0.95): [0.5, 0.75, 0.95]}
+        {'0.5,0.75,0.95': [0.5, 0.75, 0.95]}
     """
-    given = [round(float(t), 10) for t in tiou]
-    ranges = {
-        (low, high): steps
-        for low, high in THUMOS_AVERAGES
-        if set(steps := [t for t in THUMOS_TIOU if low <= t <= high]) <= set(given)
-    }
-    if len(given) > 1:
-        ranges.setdefault((min(given), max(given)), given)
-    return ranges
+    given = sorted(round(float(t), 10) for t in tiou)
+    standard = [[t for t in THUMOS_TIOU if low <= t <= high] for low, high in THUMOS_AVERAGES]
+    found = [steps for steps in standard if set(steps) <= set(given)]
+    return {average_name(steps): steps for steps in [*found, given] if len(steps) > 1}
+
+
+def average_name(steps: Sequence[float]) -> str:
+    """What an average over these rising thresholds is called, so that no two share a name.
+
+    ``"0.1:0.7"`` is in steps of 0.1, and ``"0.5:0.95"`` ActivityNet's; others name their step,
+    ``"0.1:0.05:0.7"``, or all of their thresholds, ``"0.5,0.75,0.95"``.
+    """
+    low, high = steps[0], steps[-1]
+    widths = {round(after - before, 10) for before, after in pairwise(steps)}
+    if widths == {0.1} or tuple(steps) == ACTIVITYNET_TIOU:
+        return f"{low:g}:{high:g}"
+    if len(widths) == 1 and len(steps) > 2:
+        return f"{low:g}:{widths.pop():g}:{high:g}"
+    return ",".join(f"{threshold:g}" for threshold in steps)

@@ -81,7 +81,7 @@ def measured_row(study: Study, method: str, supervision: str, detections: pd.Dat
 def main_columns(study: Study) -> list[str]:
     """``MAIN_COLUMNS``, with those of ``FURTHER_COLUMNS`` that are measured behind the averages."""
     further = study.settings.evaluation.further_tiou
-    averages = [f"avg {low:g}:{high:g}" for low, high in average_ranges(further)]
+    averages = [f"avg {name}" for name in average_ranges(further)]
     measured = {*(f"mAP@{threshold:g}" for threshold in further), *averages}
     place = MAIN_COLUMNS.index("seeds")
     added = [column for column in FURTHER_COLUMNS if column in measured]

@@ -241,7 +241,7 @@ def test_averages_that_the_thresholds_do_not_hold(text: str) -> None:
 
 def test_averages_are_over_the_thresholds_given() -> None:
     chosen = choose_averages(parse_tiou("0.1:0.05:0.7"), ["0.55:0.65", "0.3:0.7"])
-    assert chosen["0.55:0.65"] == [0.55, 0.6, 0.65]
+    assert chosen["0.55:0.05:0.65"] == [0.55, 0.6, 0.65]
     assert chosen["0.3:0.7"] == [0.3, 0.4, 0.5, 0.6, 0.7]  # a name in use keeps its meaning
 
 

@@ -137,6 +137,27 @@ def test_summary_with_other_thresholds() -> None:
     assert list(spaced) == list(map_summary(detections, TWO_SEGMENTS))
 
 
+@pytest.mark.parametrize(
+    ("tiou", "names"),
+    [
+        ([0.7, 0.1], ["0.1,0.7"]),
+        ([0.5, 0.75, 0.95], ["0.5,0.75,0.95"]),
+        ([0.2, 0.3, 0.4], ["0.2:0.4"]),
+        ([0.1, 0.4, 0.7], ["0.1:0.3:0.7"]),
+        (np.linspace(0.1, 0.7, 13), ["0.1:0.5", "0.3:0.7", "0.1:0.7", "0.1:0.05:0.7"]),
+        (np.linspace(0.5, 0.9, 9), ["0.5:0.05:0.9"]),
+        (metrics.ACTIVITYNET_TIOU, ["0.5:0.95"]),
+    ],
+)
+def test_an_average_over_other_thresholds_takes_no_standard_name(
+    tiou: list[float], names: list[str]
+) -> None:
+    """The mean of 0.1 and 0.7 alone would be read, and in a run be kept, as that of all seven."""
+    ranges = metrics.average_ranges(tiou)
+    assert list(ranges) == names
+    assert ranges[names[-1]] == sorted(round(t, 10) for t in tiou)
+
+
 # --- errors ---------------------------------------------------------------------------------------
 
 
