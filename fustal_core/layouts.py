@@ -127,6 +127,7 @@ def _layout(folder: Path, stated: dict[str, Any], report: Report) -> str | None:
         return None
     if {"features", "annotations"} <= set(stated):
         report.found.append(f"layout own: {FILE} states features and annotations")
+        _warn_of_unread(folder, stated, report)
         return "own"
     found = recognise(folder)
     if len(found) == 1:
@@ -149,6 +150,24 @@ def _layout(folder: Path, stated: dict[str, Any], report: Report) -> str | None:
             f"{folder}: no {FILE} and no layout recognised, expected one of these ({signs})",
         )
     return None
+
+
+def _warn_of_unread(folder: Path, stated: dict[str, Any], report: Report) -> None:
+    """Files of a released layout that a description which states the rest does not name."""
+    for name in recognise(folder):
+        defaults = LAYOUTS[name]
+        there = {
+            "splits": "splits" in defaults and _has_splits(folder, defaults),
+            "points": "points" in defaults and (folder / defaults["points"]).is_file(),
+        }
+        named = {"splits"} if stated.keys() & {"train_subset", "test_subset"} else set()
+        for key in [
+            key for key, is_there in there.items() if is_there and key not in {*stated, *named}
+        ]:
+            report.warnings.append(
+                f"{defaults[key]}: not read, since {FILE} does not name it: state '{key}', or "
+                f"'layout: {name}'"
+            )
 
 
 def _has_splits(folder: Path, defaults: dict[str, Any]) -> bool:

@@ -510,7 +510,7 @@ def test_a_duration_that_is_wrong_otherwise_is_a_problem(tmp_path: Path) -> None
 def test_segments_known_to_lie_outside_are_kept_with_a_warning(tmp_path: Path) -> None:
     folder = LayoutFolder(tmp_path, "own")
     video = "video_test_0000814"
-    outside_segment = {"label": "throw", "segment": [250.0, 260.0]}
+    outside_segment = {"label": "ThrowDiscus", "segment": [350.0, 360.0]}
     folder.database[video] = {**folder.database.pop("d"), "duration": 181.1}
     known = {"label": "ThrowDiscus", "segment": [233.6, 240.1]}
     folder.database["a"]["annotations"].append({"label": "ThrowDiscus", "segment": [5.0, 6.0]})
@@ -520,7 +520,7 @@ def test_segments_known_to_lie_outside_are_kept_with_a_warning(tmp_path: Path) -
     with pytest.raises(DataError) as caught:
         load_dataset(tmp_path)
     (problem,) = caught.value.problems
-    assert "[250, 260]" in problem
+    assert "[350, 360]" in problem
     folder.database[video]["annotations"].remove(outside_segment)
     folder.write_annotations()
     assert "1 segments lie outside" in load_dataset(tmp_path).warnings[0]
