@@ -1,4 +1,4 @@
-"""Progress of long work: a widget bar in JupyterLab, a plain bar or plain lines elsewhere.
+"""Progress of long work: a widget bar in JupyterLab, a bar in a terminal, plain lines in a log.
 
 The variable ``FUSTAL_PROGRESS`` names a file that gets plain lines instead of a bar; ``fustal run``
 sets it for the notebooks it executes and shows the lines as they come, so that a batch log stays
@@ -21,7 +21,8 @@ Progress = Callable[[int, int, str], None]
 
 VARIABLE = "FUSTAL_PROGRESS"
 NOTE = "note: "
-_SECONDS_BETWEEN_LINES = 2.0
+_BETWEEN_LINES_S = 2.0
+_BETWEEN_LINES_OF_A_LOG_S, _QUIET_S = 10.0, 2.0
 _report: ContextVar[Callable[[str], None] | None] = ContextVar("report", default=None)
 
 
@@ -47,12 +48,12 @@ def show_progress(what: str) -> Iterator[Progress]:
         return
     # Only JupyterLab sets this name; in papermill's log a widget would freeze at 0 %.
     in_lab = "JPY_SESSION_NAME" in os.environ
+    if not in_lab and not sys.stderr.isatty():
+        yield _lines(what, _to_stderr, _BETWEEN_LINES_OF_A_LOG_S, _QUIET_S)
+        return
     from tqdm import notebook, std
 
-    live = in_lab or sys.stderr.isatty()
-    bar = (notebook if in_lab else std).tqdm(
-        desc=what, leave=False, delay=2, mininterval=0.1 if live else 10
-    )
+    bar = (notebook if in_lab else std).tqdm(desc=what, leave=False, delay=_QUIET_S)
 
     def update(done: int, total: int, note: str) -> None:
         bar.total = total
@@ -74,7 +75,7 @@ def say_note(message: str) -> None:
     if write := _line_writer():
         write(f"{NOTE}{message}")
     else:
-        print(f"{NOTE}{message}", file=sys.stderr, flush=True)
+        _to_stderr(f"{NOTE}{message}")
 
 
 def _line_writer() -> Callable[[str], None] | None:
@@ -90,14 +91,23 @@ def _append(target: Path, line: str) -> None:
         file.write(f"{line}\n")
 
 
-def _lines(what: str, write: Callable[[str], None]) -> Progress:
+def _to_stderr(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def _lines(
+    what: str, write: Callable[[str], None], between_s: float = _BETWEEN_LINES_S, quiet_s: float = 0
+) -> Progress:
+    """Lines that come no faster than that, but for the last one; none of work that is done at once."""
+    begun = time.monotonic() if quiet_s else 0.0
     last, told = 0.0, ""
 
     def update(done: int, total: int, note: str) -> None:
         nonlocal last, told
         now = time.monotonic()
         line = f"{what}: {done}/{total}{' ' + note if note else ''}"
-        if line == told or (now - last < _SECONDS_BETWEEN_LINES and done < total):
+        soon = now - last < between_s and done < total
+        if line == told or soon or now - begun < quiet_s:
             return
         last, told = now, line
         write(line)

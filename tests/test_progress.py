@@ -44,6 +44,23 @@ def test_a_line_is_not_said_again(log: Path, clock: list[float]) -> None:
     assert log.read_text().splitlines() == ["work: 1/3", "work: 2/3"]
 
 
+def test_a_log_gets_lines_and_no_bar(
+    clock: list[float], capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That of papermill or of Slurm: every ten seconds one, and the last; of quick work none."""
+    monkeypatch.delenv(VARIABLE, raising=False)
+    monkeypatch.delenv("JPY_SESSION_NAME", raising=False)
+    clock += [100, 101, 102, 111.9, 112, 113]
+    with show_progress("work") as update:
+        for done in range(1, 6):
+            update(done, 5, "")
+    clock += [200, 201, 201.9]
+    with show_progress("quick work") as update:
+        for done in (1, 2):
+            update(done, 2, "")
+    assert capsys.readouterr() == ("", "work: 2/5\nwork: 4/5\nwork: 5/5\n")
+
+
 def test_lines_of_a_block_go_to_its_report(log: Path, capsys: pytest.CaptureFixture) -> None:
     """Not to the file, to which they go again afterwards; the inner block's to the inner one."""
     outer: list[str] = []
