@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from fustal_core.annotations import DataError
 from fustal_core.cli_predict import check_writable
 from fustal_core.config import SettingsError, make_settings, parse_overrides
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def scale(
@@ -46,8 +50,6 @@ def scale(
     wanted = read_sizes(sizes)
     make_settings(overrides=overrides)  # refused before the slow imports
 
-    import pandas as pd
-
     from fustal_core.figures import save_figure
     from fustal_core.figures_scale import plot_scale
     from fustal_core.files import write_text
@@ -63,12 +65,12 @@ def scale(
         settings_of_size(size, overrides)
     check_writable(out / "scale.csv")
     if measured_in is not None:
-        table = pd.read_csv(measured_in)
+        table = read_measured(measured_in)
     else:
         with show_progress("measuring") as progress:
             table = measure_scale(wanted, work, overrides, progress)
-    write_text(out / "scale.csv", table.to_csv(index=False))
     fits = fit_growth(table)
+    write_text(out / "scale.csv", table.to_csv(index=False))
     measured = measured_at_largest(table, fits, overrides)
     settings = make_settings(profile="paper", overrides={"constants": "activitynet13"})
     with one_thread():
@@ -81,6 +83,32 @@ def scale(
         typer.echo(out / path)
     for path in save_figure(plot_scale(table, fits), out / "scale"):
         typer.echo(path)
+
+
+def read_measured(path: Path) -> pd.DataFrame:
+    """An earlier ``scale.csv``.
+
+    Raises:
+        DataError: not one.
+    """
+    import pandas as pd
+    from pandas.api.types import is_numeric_dtype
+
+    from fustal_core.scale_parts import COLUMNS
+
+    try:
+        table = pd.read_csv(path)
+    except ValueError as error:
+        raise DataError([f"{path}: expected a scale.csv: {error}"]) from None
+    numbers = [column for column in COLUMNS if column != "part"]
+    wrong = [name for name in numbers if name not in table or not is_numeric_dtype(table[name])]
+    if wrong or "part" not in table:
+        raise DataError(
+            [f"{path}: expected a scale.csv, with 'part' and numbers in {', '.join(numbers)}"]
+        )
+    if table["videos"].nunique() < 3:
+        raise DataError([f"{path}: expected three sizes or more, got {table['videos'].nunique()}"])
+    return table
 
 
 def read_sizes(text: str) -> list[float]:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from cli_helpers import assert_refused, fustal
 from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
@@ -157,3 +158,24 @@ def test_the_command_writes_page_tables_and_figure(
     paper = make_settings(profile="paper", overrides={"constants": "activitynet13"})
     step = counted(paper, ACTIVITYNET.shape, timed=False)["student step"]
     assert stages.loc["train the student", "gflop"] == pytest.approx(step.gflop)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "expected a scale.csv: No columns"),
+        ('{"part": 1}', "with 'part' and numbers in size, videos"),
+        ("part,size\nx,1\n", "with 'part' and numbers in size, videos"),
+        (table().assign(seconds="soon").to_csv(), "with 'part' and numbers in size, videos"),
+        (table().query("size == 1").to_csv(), "expected three sizes or more, got 1"),
+    ],
+)
+def test_what_is_no_earlier_measurement_is_refused(tmp_path: Path, text: str, said: str) -> None:
+    """And what was measured before stays."""
+    (tmp_path / "earlier.csv").write_text(text)
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "scale.csv").write_text("before")
+    earlier = tmp_path / "earlier.csv"
+    assert_refused(fustal("scale", "--measured", earlier, "--out", out), 1, str(earlier), said)
+    assert [path.read_text() for path in out.iterdir()] == ["before"]
