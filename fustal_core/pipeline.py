@@ -24,12 +24,19 @@ from fustal_core.files import (
     remove_partial_files,
     write_text,
 )
-from fustal_core.jobs import begun_ahead
+from fustal_core.jobs import begun_ahead, missing_of
 from fustal_core.locks import RunDirectoryBusyError, making_lock
 from fustal_core.pictures import with_fewer_colours
 from fustal_core.plan import jobs_of
 from fustal_core.progress import NOTE, VARIABLE
-from fustal_core.rundir import PACKAGE, Product, code_hash, hash_of, project_root
+from fustal_core.rundir import (
+    PACKAGE,
+    Product,
+    code_hash,
+    has_damage,
+    hash_of,
+    project_root,
+)
 from fustal_core.stages import Study
 
 if TYPE_CHECKING:
@@ -93,6 +100,8 @@ def run_notebooks(
 ) -> list[str]:
     """Execute notebooks in order; an unchanged one is skipped, what a killed run left is removed.
 
+    A notebook of which a training was damaged, its weights deleted perhaps, is executed as well.
+
     Args:
         stages: full names, see :func:`choose_stages`.
         settings: of the run; ``overrides`` are what of them differs from the profile.
@@ -135,7 +144,8 @@ def run_notebooks(
         key = hash_of(sources, asked, study.not_measured, fingerprint, code, *shown)
         return Product(run_dir / name, key)
 
-    stale = [name for name in stages if not _is_executed(product_of(name))]
+    missing = _damaged(stages, study)
+    stale = [name for name in stages if name in missing or not _is_executed(product_of(name))]
     executed = []
     with ExitStack() as stack:
         if stale:
@@ -143,7 +153,7 @@ def run_notebooks(
             stack.enter_context(begun_ahead(jobs_of(name, study) for name in stale))
         for name in stages:
             product = product_of(name)  # again: notebooks before it may claim something else now
-            if _is_executed(product):
+            if name not in missing and _is_executed(product):
                 say(f"{name}: unchanged, skipped")
                 continue
             say(f"{name}: running")
@@ -151,7 +161,7 @@ def run_notebooks(
             product.begin()
             with _relayed_progress(name, say):
                 _execute(notebooks_dir() / f"{name}.ipynb", _copy_of(product), parameters)
-            product.finish()
+            product.finish(device=study.device)
             executed.append(name)
             say(f"{name}: done in {time.monotonic() - start:.0f} s")
     write_claims(study)
@@ -163,6 +173,14 @@ def _remove_leftovers(run_dir: Path) -> None:
     for folder in partial_folders(run_dir):
         with suppress(RunDirectoryBusyError), making_lock(folder, patience_s=3):
             remove_partial_files(folder)
+
+
+def _damaged(stages: Sequence[str], study: Study) -> set[str]:
+    """The notebooks that train what was made and is not whole any more."""
+    if not has_damage(study.run_dir):  # asked first: to know all products, all data are simulated
+        return set()
+    seen: set[Path] = set()
+    return {name for name in stages if missing_of(jobs_of(name, study), seen)}
 
 
 def _copy_of(notebook: Product) -> Path:

@@ -6,7 +6,9 @@ report shows where the thing would have been: no part of a run is left out silen
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,7 +32,8 @@ class RunReport:
     """All that a report shows of a run.
 
     settings: rows ``name``, ``value``, ``default``, ``meaning`` and ``changed`` (bool), all of them.
-    provenance: name -> value, nested names joined by dots.
+    provenance: name -> value, nested names joined by dots: of who opened the run directory last, and
+        of what made its products.
     claims: rows of the notebooks' claims, the column ``notebook`` last; text.
     """
 
@@ -81,10 +84,26 @@ def collect_run(run_dir: Path, expected: Sequence[str] = ()) -> RunReport:
         provenance = dict(_flatten(read_object(run_dir / "provenance.json")))
     except (ValueError, OSError) as error:
         notes.append(f"provenance.json: {reason_of(error)}")
+    provenance |= _made_with(run_dir)
     found = {path.name for path in run_dir.glob("[0-9][0-9]_*") if path.is_dir()}
     sections = [read_section(run_dir / name) for name in sorted(found | set(expected))]
     claims = _claims(run_dir / "claims.csv", all_claims(sections), notes)
     return RunReport(run_dir.resolve().name, settings, provenance, sections, claims, notes)
+
+
+def _made_with(run_dir: Path) -> dict[str, str]:
+    """Devices, revisions and versions that made the run's products, and how many each did."""
+    counts: dict[str, Counter[str]] = defaultdict(Counter)
+    for path in sorted(run_dir.rglob("made.json")):
+        with suppress(
+            ValueError, OSError, KeyError, AttributeError
+        ):  # what is damaged is made again
+            for name, value in read_object(path)["made_with"].items():
+                counts[f"products.{name}"][str(value)] += 1
+    return {
+        name: ", ".join(f"{value} ({count})" for value, count in found.most_common())
+        for name, found in counts.items()
+    }
 
 
 def _flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -2,8 +2,8 @@
 
 Every product of a run (trained weights with their proposals, say) lies in a folder of its own beside a
 ``made.json`` with a key: a hash of the settings, seed, data, earlier products and source code it was
-made from; and with the digests of its files. It is written last, so a product without it, with another
-key or with damaged files is made again.
+made from; with the digests of its files; and with what made them. It is written last, so a product
+without it, with another key or with damaged files is made again.
 """
 
 from __future__ import annotations
@@ -182,6 +182,17 @@ def write_provenance(run_dir: Path, settings: Settings, fingerprint: str, device
     write_json(run_dir / "provenance.json", content)
 
 
+@cache
+def made_with(device: str) -> dict[str, str]:
+    """What this process makes products with: device, git revision, versions of Python and torch."""
+    return {
+        "device": device_name(device),
+        "git_revision": git_revision() or "none",
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+    }
+
+
 def _versions() -> dict[str, str]:
     """Versions of what is installed: a GPU node may lack plotting and papermill."""
     found = {}
@@ -238,6 +249,19 @@ def _code_hash(modules: tuple[str, ...]) -> str:
     return hash_of(sorted(sources.items()))
 
 
+def has_damage(run_dir: Path) -> bool:
+    """Whether a file of a product that was made in a run directory is missing, or another one now."""
+    return not all(_is_whole(path) for path in run_dir.rglob("made.json"))
+
+
+def _is_whole(made: Path) -> bool:
+    try:
+        key = json.loads(made.read_text(encoding="utf-8"))["key"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+    return Product(made.parent, key).is_made
+
+
 @dataclass(frozen=True)
 class Product:
     """A folder of files that were made together, valid while its key is the same and they are whole."""
@@ -291,9 +315,10 @@ class Product:
         (self.folder / "made.json").unlink(missing_ok=True)
         remove_partial_files(self.folder)
 
-    def finish(self, *, keep_checkpoint: bool = False) -> None:
-        """Declare the files complete; the checkpoint goes unless others start from it."""
+    def finish(self, *, device: str = "cpu", keep_checkpoint: bool = False) -> None:
+        """Declare the files complete, made on that device; others may start from the checkpoint."""
         if not keep_checkpoint:  # first, so that none is left beside a product that is made
             self.checkpoint.unlink(missing_ok=True)
         digests = {path.name: file_digest(path) for path in self._files()}
-        write_json(self.folder / "made.json", {"key": self.key, "files": digests})
+        content = {"key": self.key, "files": digests, "made_with": made_with(device)}
+        write_json(self.folder / "made.json", content)

@@ -436,7 +436,7 @@ class Study:
             if not product.is_made:  # another process may have made it while this one waited
                 product.begin()
                 make()
-                product.finish(keep_checkpoint=keep_checkpoint)
+                product.finish(device=self.device, keep_checkpoint=keep_checkpoint)
 
     def _shared(self, product: Product, of: Callable[[Study], Product]) -> Product:
         """The base study's product, if it is made from the very same; else this one."""

@@ -11,8 +11,10 @@ from nbformat.v4 import new_code_cell, new_notebook
 
 from fustal_core import pipeline
 from fustal_core.config import make_settings
+from fustal_core.files import write_text
+from fustal_core.jobs import Job
 from fustal_core.pipeline import run_notebooks
-from fustal_core.rundir import claim_run_dir
+from fustal_core.rundir import Product, claim_run_dir
 
 CLAIM = """
 from pathlib import Path
@@ -65,3 +67,33 @@ def test_a_table_of_claims_follows_the_notebooks_before_it(
     assert executed(*stages) == ["01_second", "05_table"]
     write_notebook(folder / "00_first.ipynb", CLAIM.format(name="00_first", claim="this") + "\n#")
     assert executed(*stages) == ["00_first"]
+
+
+def test_a_notebook_whose_training_was_damaged_is_executed_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Weights that somebody deleted come back; the other notebook trains something else and is skipped."""
+    folder, run_dir = tmp_path / "notebooks", tmp_path / "run"
+    folder.mkdir()
+    stages = ["01_first", "02_second"]
+    trained = {name: Product(run_dir / name / "cola", "key") for name in stages}
+    monkeypatch.setattr(pipeline, "notebooks_dir", lambda: folder)
+    monkeypatch.setattr(
+        pipeline, "jobs_of", lambda name, study: [Job(study, name, trained[name], lambda: None)]
+    )
+    for name in stages:
+        write_notebook(folder / f"{name}.ipynb", "1 + 1")
+        write_text(trained[name].folder / "weights", "...")
+        trained[name].finish()
+    settings = make_settings()
+    claim_run_dir(run_dir, settings)
+
+    def executed() -> list[str]:
+        return run_notebooks(stages, settings, {}, run_dir, "data", nullcontext(), say=str)
+
+    assert executed() == stages
+    assert executed() == []
+    (trained["02_second"].folder / "weights").unlink()
+    assert executed() == ["02_second"]
+    write_text(trained["02_second"].folder / "weights", "...")
+    assert executed() == []

@@ -27,6 +27,7 @@ from fustal_core import cli_report, rundir
 from fustal_core.annotations import DataError
 from fustal_core.claims import COLUMNS
 from fustal_core.config import SettingsError, make_settings
+from fustal_core.files import write_json
 from fustal_core.report import all_claims, collect_run
 from fustal_core.report_notebook import read_notebook
 from fustal_core.report_page import fit_pictures, render_page
@@ -220,6 +221,19 @@ def test_notebooks_that_never_ran_or_failed_are_said(run: Path) -> None:
     assert "failed" in report.sections[1].notes[0]
     assert report.sections[2].notes == ["this notebook was not executed in this run"]
     assert 'id="03_third"' in render_page(report)
+
+
+def test_what_made_the_products_is_said(run: Path) -> None:
+    """Each revision and device, with the number of products: a run may have gone on with another."""
+    made = ["one", "one", "two"]
+    for i, revision in enumerate(made):
+        write_json(run / f"{FIRST}/product{i}/made.json", {"made_with": {"git_revision": revision}})
+    write_json(run / f"{FIRST}/older/made.json", {"key": "made by an earlier version"})
+    (run / f"{FIRST}/damaged").mkdir()
+    (run / f"{FIRST}/damaged/made.json").write_text("[]")
+    report = collect_run(run)
+    assert report.provenance["products.git_revision"] == "one (2), two (1)"
+    assert "one (2), two (1)" in render_page(report)
 
 
 def test_an_empty_run_has_a_page(tmp_path: Path) -> None:

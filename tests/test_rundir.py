@@ -26,6 +26,7 @@ from fustal_core.rundir import (
     code_hash,
     default_run_dir,
     git_revision,
+    has_damage,
     hash_of,
     project_root,
     resolve_data,
@@ -158,6 +159,35 @@ def test_finishing_removes_the_checkpoint_unless_it_is_needed(tmp_path: Path, ke
     product.finish(keep_checkpoint=keep)
     assert product.checkpoint.exists() == keep
     assert product.is_made
+
+
+def test_a_product_says_what_made_it(tmp_path: Path) -> None:
+    product = Product(tmp_path / "cola", "key")
+    write_text(product.folder / "weights", "...")
+    product.finish(device="cpu")
+    made = json.loads((product.folder / "made.json").read_text())["made_with"]
+    assert made["git_revision"] == (git_revision() or "none")
+    assert made["device"].startswith("cpu (")
+    assert made["torch"] == torch.__version__
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", '{"files": {}}', '{"key": "other", "files": {"w": ""}}']
+)
+def test_damage_is_found_without_knowing_the_keys(tmp_path: Path, text: str) -> None:
+    for name in ("01_first/cola", "variants/seed1/01_first/cola"):
+        product = Product(tmp_path / name, name)
+        write_text(product.folder / "w", "...")
+        product.finish()
+    assert not has_damage(tmp_path)
+    write_text(product.folder / "more", "...")
+    assert not has_damage(tmp_path)
+    write_text(product.folder / "w", "..")
+    assert has_damage(tmp_path)
+    write_text(product.folder / "w", "...")
+    assert not has_damage(tmp_path)
+    (product.folder / "made.json").write_text(text)
+    assert has_damage(tmp_path)
 
 
 def test_hashes() -> None:
