@@ -63,6 +63,26 @@ def test_the_yaml_wins_over_recognition(tmp_path: Path) -> None:
     assert data.generator_features.stride_frames == 16
 
 
+def test_files_that_a_full_description_leaves_unread_are_said(tmp_path: Path) -> None:
+    """Of a folder as HR-Pro has it: points would be drawn from the true segments instead."""
+    LayoutFolder(tmp_path, "hrpro")
+    text = (
+        "annotations: gt_full.json\n"
+        "features: {folder: 'features/{subset}', stride_frames: 16, window_frames: 16, fps: 25}\n"
+    )
+    (tmp_path / "dataset.yaml").write_text(text)
+    unread = load_dataset(tmp_path).warnings
+    assert [warning.partition(":")[0] for warning in unread] == [
+        "split_{subset}.txt",
+        "point_labels/point_gaussian.csv",
+    ]
+    assert "state 'points', or 'layout: hrpro'" in unread[1]
+    (tmp_path / "dataset.yaml").write_text(
+        f"{text}splits: split_{{subset}}.txt\npoints: point_labels/point_gaussian.csv\n"
+    )
+    assert load_dataset(tmp_path).warnings == ()
+
+
 def test_two_layouts_in_one_folder_must_be_told_apart(tmp_path: Path) -> None:
     LayoutFolder(tmp_path, "cola")
     LayoutFolder(tmp_path, "acmnet")

@@ -72,7 +72,7 @@ def test_a_table_of_claims_follows_the_notebooks_before_it(
 def test_a_notebook_whose_training_was_damaged_is_executed_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Weights that somebody deleted come back; the other notebook trains something else and is skipped."""
+    """Weights that somebody deleted come back; the notebook that trains other ones is skipped."""
     folder, run_dir = tmp_path / "notebooks", tmp_path / "run"
     folder.mkdir()
     stages = ["01_first", "02_second"]
