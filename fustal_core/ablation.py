@@ -19,7 +19,7 @@ from fustal_core.comparison import mean_and_spread, without_looks
 from fustal_core.files import write_parquet
 from fustal_core.grid import Cell, Measured, cells
 from fustal_core.made_from import LabelSource
-from fustal_core.measuring import resampled_average, resampled_label_f1
+from fustal_core.measuring import resampled_average, resampled_labels
 from fustal_core.metrics import map_summary
 from fustal_core.naming import BEST_ON_TEST, choices_on_test
 from fustal_core.resampling import Interval, paired_interval
@@ -40,13 +40,13 @@ class Measurement:
     Attributes:
         row: test mAP in percent by threshold and range; number and quality of the labels on the
             training videos (fractions).
-        average: (R,) average mAP (0.1:0.7), percent, in resamples of the test videos.
-        f1: (R,) F1 of the labels at tIoU 0.5, fraction, in resamples of the training videos.
+        samples: (R,) each: ``"avg 0.1:0.7"``, percent, in resamples of the test videos;
+            ``"precision@0.5"`` and ``"f1@0.5"`` of the labels, fractions, in resamples of the training
+            videos.
     """
 
     row: dict[str, float]
-    average: np.ndarray
-    f1: np.ndarray
+    samples: dict[str, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class Results:
 
         Args:
             better, worse: group and name of the cells.
-            measure: "avg 0.1:0.7" (points) or "f1@0.5" (a fraction).
+            measure: "avg 0.1:0.7" (points), "precision@0.5" or "f1@0.5" (fractions).
         """
         return paired_interval(
             self.samples[better][measure],
@@ -104,9 +104,9 @@ def run_grid(study: Study) -> Results:
         own = {seed: of_cell(of_its_seed, cell) for seed, of_its_seed in studies.items()}
         found = {seed: measurement(one, cell.measured, cell.labels) for seed, one in own.items()}
         rows += [_row(cell, own[seed], study.data_name, one) for seed, one in found.items()]
+        of_seeds = [one.samples for one in found.values()]
         samples[cell.group, cell.name] = {
-            AVERAGE: np.stack([one.average for one in found.values()]),
-            "f1@0.5": np.stack([one.f1 for one in found.values()]),
+            measure: np.stack([own[measure] for own in of_seeds]) for measure in of_seeds[0]
         }
     return Results(pd.DataFrame(rows), samples, study.settings.data != "simulated")
 
@@ -209,7 +209,7 @@ def measurement(study: Study, measured: Measured, labels: LabelSource = "selecte
         study.ensure(product, partial(_measure, study, measured, labels, product))
     row = pd.read_parquet(product.folder / "row.parquet").iloc[0].to_dict()
     resamples = pd.read_parquet(product.folder / "resamples.parquet")
-    return Measurement(row, resamples[AVERAGE].to_numpy(), resamples["f1@0.5"].to_numpy())
+    return Measurement(row, {measure: resamples[measure].to_numpy() for measure in resamples})
 
 
 def _measure(study: Study, measured: Measured, labels: LabelSource, product: Product) -> None:
@@ -223,7 +223,7 @@ def _measure(study: Study, measured: Measured, labels: LabelSource, product: Pro
     trained, segments = study.dataset.video_names("train"), study.dataset.truth("train")
     resamples = {
         AVERAGE: resampled_average(found, truth, tested, count),
-        "f1@0.5": resampled_label_f1(own, segments, trained, count),
+        **resampled_labels(own, segments, trained, count),
     }
     write_parquet(product.folder / "row.parquet", pd.DataFrame([row]))
     write_parquet(product.folder / "resamples.parquet", pd.DataFrame(resamples))

@@ -42,6 +42,7 @@ class Claim:
 
 
 _COLA, _GENERATOR = ("stages", "none"), ("stages", "G")
+_FILTERS = (("stages", "G+S"), ("stages", "G+C"))
 _STUDENT, _FUSTAL = ("stages", "G+S+T"), ("stages", "G+S+T+D")
 _STAGE_1: tuple[Method, ...] = ("cola", "cross-video")
 _FTCL: tuple[Method, ...] = ("acm-net", "ftcl")
@@ -92,13 +93,14 @@ FUSTAL = (
         "the IoU-score filter gives purer labels than the confidence filter",
         "FuSTAL, stage 2",
         PRECISION,
+        _FILTERS,
     ),
     Claim(
         "filter",
         "the IoU-score filter gives better labels over all than the confidence filter",
         "FuSTAL, stage 2",
         F1,
-        (("gamma", "0.2"), ("gamma", "0")),
+        _FILTERS,
     ),
     Claim(
         "selection-labels",

@@ -27,7 +27,13 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-PARTS = {"G": "cross-video term", "S": "selection", "T": "student", "D": "distillation"}
+PARTS = {
+    "G": "cross-video term",
+    "C": "confidence filter",
+    "S": "selection",
+    "T": "student",
+    "D": "distillation",
+}
 """What a cell of the stage ablation may have, by its letter, in the order of the pipeline."""
 OFF = "#DADADA"
 VERDICTS = {"above 0": ("TP", ">"), "below 0": ("FP", "<"), "undecided": ("other", "D")}

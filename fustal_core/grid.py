@@ -39,12 +39,14 @@ class Cell:
 
 STAGE_LETTERS = {
     "G": "cross-video contrast in the generator (without: CoLA)",
-    "S": "selection of proposals (without: all of them)",
+    "C": "selection of proposals by their confidence alone",
+    "S": "selection of proposals by confidence and IoU score (without C and S: all of them)",
     "T": "student trained on the labels",
     "D": "EMA distillation of the student",
 }
 _STAGES: dict[str, tuple[Measured, LabelSource]] = {
     "": ("generator", "raw"),
+    "C": ("selected proposals", "selected"),
     "S": ("selected proposals", "selected"),
     "T": ("student", "raw"),
     "S+T": ("student", "selected"),
@@ -137,7 +139,8 @@ def _stage_cells(settings: Settings) -> list[Cell]:
         changes = _change(settings, "generation.method", method)
         for rest, (measured, labels) in _STAGES.items():
             name = "+".join(filter(None, ("G" * contrast, rest))) or "none"
-            found.append(Cell("stages", name, measured, changes, labels))
+            alone = _change(settings, "selection.iou_threshold", 0.0) if rest == "C" else {}
+            found.append(Cell("stages", name, measured, changes | alone, labels))
     return found
 
 

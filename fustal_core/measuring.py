@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from fustal_core.metrics import THUMOS_TIOU
-from fustal_core.resampling import draw_videos, resampled_f1, resampled_map
+from fustal_core.resampling import draw_videos, resampled_label_quality, resampled_map
 
 _DRAWS = 7  # what the random numbers of resamples are drawn from
 
@@ -33,15 +33,16 @@ def resampled_average(
     return 100 * resampled_map(detections, truth, THUMOS_TIOU, videos, draws).mean(axis=1)
 
 
-def resampled_label_f1(
+def resampled_labels(
     labels: pd.DataFrame, truth: pd.DataFrame, videos: Sequence[str], count: int
-) -> np.ndarray:
-    """F1 of labels at tIoU 0.5 in resamples of training videos, a fraction.
+) -> dict[str, np.ndarray]:
+    """Precision and F1 of labels at tIoU 0.5 in resamples of training videos, fractions.
 
     Args: as for :func:`resampled_average`; labels as for ``quality.pseudo_label_quality``.
 
     Returns:
-        (R,).
+        ``"precision@0.5"`` and ``"f1@0.5"``, (R,) each.
     """
     draws = draw_videos(videos, count, np.random.default_rng(_DRAWS))
-    return resampled_f1(labels, truth, 0.5, videos, draws)
+    precision, f1 = resampled_label_quality(labels, truth, 0.5, videos, draws)
+    return {"precision@0.5": precision, "f1@0.5": f1}

@@ -121,9 +121,10 @@ def main_results(study: Study) -> pd.DataFrame:
 def quality_along_pipeline(study: Study) -> pd.DataFrame:
     """Pseudo-label quality on the training videos, one row per pipeline step and epoch.
 
-    Columns: ``step``, ``epoch`` (NA before training), then those of ``pseudo_label_quality``. EMA
-    labels are those of the student's random crops, and measured within them; for each of their
-    epochs ``STAGE_TWO_IN_CROPS`` is the selected labels within the very same crops.
+    Columns: ``step``, ``epoch`` (NA before training), then those of ``pseudo_label_quality``, ``data``,
+    ``origin`` and ``seed``. EMA labels are those of the student's random crops, and measured within
+    them; for each of their epochs ``STAGE_TWO_IN_CROPS`` is the selected labels within the very same
+    crops.
     """
     truth = study.dataset.truth("train")
     selection = study.selection()
@@ -144,7 +145,8 @@ def quality_along_pipeline(study: Study) -> pd.DataFrame:
             rows.append(row.assign(step=step, epoch=epoch))
     table = pd.concat(rows, ignore_index=True)
     first = ["step", "epoch"]
-    return table[first + [column for column in table.columns if column not in first]]
+    table = table[first + [column for column in table.columns if column not in first]]
+    return table.assign(data=study.data_name, origin="measured", seed=study.settings.seed)
 
 
 def _quality_in_crops(

@@ -169,14 +169,14 @@ def _areas(hits: np.ndarray, video: np.ndarray, weights: np.ndarray) -> np.ndarr
     return areas
 
 
-def resampled_f1(
+def resampled_label_quality(
     labels: pd.DataFrame,
     truth: pd.DataFrame,
     tiou: float,
     videos: Sequence[str],
     draws: np.ndarray,
-) -> np.ndarray:
-    """F1 of labels in every resample of the videos, as `quality.pseudo_label_quality` has it.
+) -> tuple[np.ndarray, np.ndarray]:
+    """Precision and F1 of labels in resamples of the videos, as `quality.pseudo_label_quality` has them.
 
     Args:
         labels: columns ``video``, ``label``, ``t_start``, ``t_end`` (s), ``score``; may be empty.
@@ -186,7 +186,7 @@ def resampled_f1(
         draws: (R, V) how often each video is drawn, from `draw_videos`.
 
     Returns:
-        (R,) fractions; 0 where there is neither label nor truth.
+        Two (R,) fractions: precision, 0 where there is no label; F1, 0 where there is no truth either.
 
     Raises:
         ValueError: as `quality.assign`; videos and draws as in `resampled_map`.
@@ -198,8 +198,9 @@ def resampled_f1(
     right = assign(labels, truth, tiou)["kind"].to_numpy() == "true"
     V = len(names)
     hits = np.bincount(places[right], minlength=V) @ weights
-    rows = np.bincount(np.concatenate([places, true_places]), minlength=V) @ weights
-    return 2 * hits / np.maximum(rows, 1)
+    found = np.bincount(places, minlength=V) @ weights
+    wanted = np.bincount(true_places, minlength=V) @ weights
+    return hits / np.maximum(found, 1), 2 * hits / np.maximum(found + wanted, 1)
 
 
 @dataclass(frozen=True)

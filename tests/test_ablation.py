@@ -303,7 +303,8 @@ def test_every_cell_of_a_seed_is_measured_in_the_same_resamples(
             truth = copied(true["train"], videos, draw)
             lengths = pd.Series(1e3, truth["video"].unique())
             quality = pseudo_label_quality(copied(labels, videos, draw), truth, lengths)
-            assert samples["f1@0.5"][place, number] == pytest.approx(quality["f1@0.5"].iloc[0])
+            for measure in ("precision@0.5", "f1@0.5"):
+                assert samples[measure][place, number] == pytest.approx(quality[measure].iloc[0])
 
 
 def test_what_is_left_out_of_the_test_is_in_no_resample(study: Study, results: Results) -> None:
@@ -315,7 +316,7 @@ def test_what_is_left_out_of_the_test_is_in_no_resample(study: Study, results: R
     left, truth = without.measured(detections)
     draws = draw_videos(others, 5, np.random.default_rng(ablation._DRAWS))
     expected = [average_of(copied(left, others, d), copied(truth, others, d)) for d in draws]
-    assert found.average.tolist() == pytest.approx(expected)
+    assert found.samples[AVERAGE].tolist() == pytest.approx(expected)
 
 
 # --- differences and means ------------------------------------------------------------------------
@@ -323,7 +324,7 @@ def test_what_is_left_out_of_the_test_is_in_no_resample(study: Study, results: R
 
 def test_a_difference_is_that_of_the_rows(study: Study, results: Results) -> None:
     table = results.rows.set_index(["group", "cell", "seed"]).sort_index()
-    for measure in (AVERAGE, "f1@0.5"):
+    for measure in (AVERAGE, "precision@0.5", "f1@0.5"):
         gain = results.difference(WHOLE, ("stages", "none"), measure)
         by_seed = table.loc[WHOLE][measure] - table.loc[("stages", "none")][measure]
         assert gain.mean == pytest.approx(by_seed.mean())

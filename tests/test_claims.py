@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from fustal_core import claims, published
 from fustal_core.ablation import Results
-from fustal_core.claim_list import CLAIMS, F1
+from fustal_core.claim_list import CLAIMS, F1, MEASURES, PRECISION
 from fustal_core.config import SettingsError, make_settings
 from fustal_core.figures import AVERAGE
 from fustal_core.grid import cells
@@ -77,7 +77,7 @@ def test_claims_name_cells_of_the_grid_and_measures_with_resamples() -> None:
     for claim in CELLS:
         assert set(claim.cells) <= grid
         assert len(claim.cells) == 2
-        assert claim.measure in (AVERAGE, F1)
+        assert claim.measure in MEASURES
 
 
 @pytest.mark.parametrize(
@@ -166,16 +166,18 @@ def test_rows_say_whose_labels_and_what_was_chosen_on_test() -> None:
 @pytest.fixture
 def results() -> Results:
     """Two seeds of the stage cells: each gains (i + seed) points of mAP and 10 of F1 per cell i."""
-    names = ["none", "S", "T", "S+T", "S+T+D", "G", "G+S", "G+T", "G+S+T", "G+S+T+D"]
+    names = ["none", "S", "T", "S+T", "S+T+D", "G", "G+S", "G+T", "G+S+T", "G+S+T+D", "G+C"]
+    numbers = {F1: 10, PRECISION: 20}
     rows = [
-        {"group": "stages", "cell": name, "seed": seed, AVERAGE: i * (1.0 + seed), F1: i / 10}
+        {"group": "stages", "cell": name, "seed": seed, AVERAGE: i * (1.0 + seed)}
+        | {measure: i / whole for measure, whole in numbers.items()}
         for i, name in enumerate(names)
         for seed in (0, 1)
     ]
     samples = {
         ("stages", name): {
             AVERAGE: np.array([[i] * 4, [2 * i] * 4], dtype=float),
-            F1: np.full((2, 4), i / 10),
+            **{measure: np.full((2, 4), i / whole) for measure, whole in numbers.items()},
         }
         for i, name in enumerate(names)
     }
@@ -184,7 +186,7 @@ def results() -> Results:
 
 def test_the_ablation_gives_the_claims_whose_cells_it_has(study: Study, results: Results) -> None:
     table = pd.DataFrame(claims.ablation_rows(study, results)).set_index("claim")
-    assert list(table.index) == [claim.says for claim in CELLS if claim.key != "filter"]
+    assert list(table.index) == [claim.says for claim in CELLS]
     assert (table["seeds"] == "2 of data and training").all()
     # G is the fifth cell after "none": 5 and 10 points with the two seeds, 7.5 ± 3.5.
     contrast, labels = table.loc[SAYS["contrast"]], table.loc[SAYS["contrast-labels"]]

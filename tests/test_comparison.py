@@ -20,9 +20,11 @@ from fustal_core.comparison import (
     COLUMNS,
     LABEL_COLUMNS,
     compare_generators,
+    gain_and_interval,
     generator_rows,
     mean_and_spread,
     paired_difference,
+    step_gains,
     summarise,
     write_comparison,
 )
@@ -88,6 +90,34 @@ def test_the_summary_of_fractions_in_percent() -> None:
     table = summarise(rows, "f1@0.5", 100)
     assert table.loc["CoLA"].tolist() == ["50.0 ± 35.4"]
     assert table.loc["FTCL"].isna().all()
+
+
+def test_gains_of_steps_by_hand() -> None:
+    """Of the same seed; with two seeds t is 12.7, and 12.7 / sqrt(2) of a standard deviation is 9.0."""
+    numbers = {
+        ("FTCL", "raw proposals"): [40.0, 44.0],
+        ("FTCL", "selected proposals"): [0.0, 0.0],
+        ("FTCL", "student"): [50.0, 56.0],
+        ("FTCL", "student + EMA"): [49.0, 55.0],
+        ("CoLA", "raw proposals"): [30.0, 30.0],
+        ("CoLA", "selected proposals"): [0.0, 0.0],
+        ("CoLA", "student"): [50.0, 54.0],
+        ("CoLA", "student + EMA"): [50.0, 54.0],
+    }
+    table = step_gains(seeds_of(numbers))
+    assert list(table.columns) == [
+        "student over raw proposals",
+        "student + EMA over student",
+        "student over that of FTCL",
+    ]
+    assert table.loc["FTCL"].tolist() == [
+        "+11.0 ± 1.4 (-1.7 to +23.7)",
+        "-1.0 ± 0.0 (-1.0 to -1.0)",
+        "",
+    ]
+    assert table.loc["CoLA"].tolist()[0] == "+22.0 ± 2.8 (-3.4 to +47.4)"
+    assert table.loc["CoLA"].tolist()[2] == "-1.0 ± 1.4 (-13.7 to +11.7)"
+    assert gain_and_interval(pd.Series([-0.01])) == "+0.0"
 
 
 def test_paired_differences_by_hand() -> None:

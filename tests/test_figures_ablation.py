@@ -74,11 +74,11 @@ def assert_inside(figure: Figure) -> None:
 
 # --- stages ---------------------------------------------------------------------------------------
 
-STAGES = ["none", "G", "S", "T", "G+S", "G+T", "S+T", "G+S+T", "S+T+D", "G+S+T+D"]
+STAGES = ["none", "G", "C", "S", "T", "G+C", "G+S", "G+T", "S+T", "G+S+T", "S+T+D", "G+S+T+D"]
 
 
 def kind(cell: str) -> str:
-    kinds = {"D": "student + EMA", "T": "student", "S": "selected proposals"}
+    kinds = {"D": "student + EMA", "T": "student"} | dict.fromkeys("CS", "selected proposals")
     return next((name for part, name in kinds.items() if part in cell.split("+")), "generator")
 
 
@@ -95,7 +95,7 @@ def stage_rows(seeds: int = 3, cells: list[str] = STAGES) -> pd.DataFrame:
 def test_parts_of_a_cell() -> None:
     assert parts_of("none") == ()
     assert parts_of("D+S+T") == ("S", "T", "D")
-    with pytest.raises(ValueError, match="'X' is none of G, S, T, D"):
+    with pytest.raises(ValueError, match="'X' is none of G, C, S, T, D"):
         parts_of("G+X")
 
 

@@ -88,18 +88,21 @@ def test_stage_cells_are_what_their_letters_say() -> None:
     """Generator by G, labels (or what is proposed, without a student) by S, student by T and D."""
     found = {cell.name: cell for cell in of_group(make_settings(), "stages")}
     assert list(found) == [
-        *("none", "S", "T", "S+T", "S+T+D"),
-        *("G", "G+S", "G+T", "G+S+T", "G+S+T+D"),
+        *("none", "C", "S", "T", "S+T", "S+T+D"),
+        *("G", "G+C", "G+S", "G+T", "G+S+T", "G+S+T+D"),
     ]
     for name, cell in found.items():
         letters = set(name.split("+")) - {"none"}
         assert letters <= set(STAGE_LETTERS)
-        assert cell.changes == ({} if "G" in letters else {"generation.method": "cola"})
-        assert cell.labels == ("selected" if "S" in letters else "raw")
+        generator = {} if "G" in letters else {"generation.method": "cola"}
+        selection = {"selection.iou_threshold": 0.0} if "C" in letters else {}
+        assert cell.changes == generator | selection
+        assert cell.labels == ("selected" if letters & {"C", "S"} else "raw")
         if "T" in letters:
             assert cell.measured == ("student + EMA" if "D" in letters else "student")
         else:
-            assert cell.measured == ("selected proposals" if "S" in letters else "generator")
+            selects = letters & {"C", "S"}
+            assert cell.measured == ("selected proposals" if selects else "generator")
         assert math.isnan(cell.value)
 
 
@@ -110,7 +113,7 @@ def test_stage_cells_name_their_generators_whatever_the_run_s_is(method: str) ->
         changed = override(settings, cell.changes)
         expected = "cross-video" if cell.name.startswith("G") else "cola"
         assert changed.generation.method == expected, cell.name
-        assert (not cell.changes) == (method == expected)
+        assert (not cell.changes) == (method == expected and "C" not in cell.name)
 
 
 # --- sweeps and switches --------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from fustal_core.reference import detection_map_by_rows
 from fustal_core.resampling import (
     draw_videos,
     paired_interval,
-    resampled_f1,
+    resampled_label_quality,
     resampled_map,
     t_interval,
 )
@@ -200,7 +200,7 @@ def test_what_cannot_be_resampled_is_named() -> None:
     truth, found = frame(("a", "x", 0, 10)), frame(("a", "x", 0, 10, 0.9))
     ones = np.ones((2, 1), dtype=int)
     elsewhere = frame(("e", "x", 0, 10, 0.9))
-    for measure, tiou in ((resampled_map, [0.5]), (resampled_f1, 0.5)):
+    for measure, tiou in ((resampled_map, [0.5]), (resampled_label_quality, 0.5)):
         with pytest.raises(ValueError, match="'e' is not among those resampled"):
             measure(elsewhere, truth, tiou, ["a"], ones)
         with pytest.raises(ValueError, match="ground truth: video 'e'"):
@@ -211,35 +211,39 @@ def test_what_cannot_be_resampled_is_named() -> None:
         resampled_map(frame(("a", "y", 0, 1, 0.5)), truth, [0.5], ["a"], ones)
 
 
-# --- F1 of resamples ------------------------------------------------------------------------------
+# --- labels of resamples --------------------------------------------------------------------------
 
 
-def test_f1_by_hand() -> None:
+def test_precision_and_f1_by_hand() -> None:
     truth = frame(("a", "x", 0, 10), ("b", "x", 0, 10), ("b", "x", 20, 30))
     labels = frame(("a", "x", 0, 10, 0.9), ("a", "x", 50, 60, 0.8), ("b", "x", 0, 9, 0.7))
     draws = np.array([[1, 1, 0, 0], [2, 0, 0, 0], [0, 2, 0, 0], [3, 1, 0, 0], [0, 0, 2, 2]])
     # a: 1 of 2 labels right, 1 segment; b: 1 of 1, 2 segments; c and d have neither.
-    expected = [2 * 2 / 6, 2 * 2 / 6, 2 * 2 / 6, 2 * 4 / 12, 0]
-    assert resampled_f1(labels, truth, 0.5, VIDEOS, draws) == pytest.approx(expected)
+    precision, f1 = resampled_label_quality(labels, truth, 0.5, VIDEOS, draws)
+    assert precision == pytest.approx([2 / 3, 2 / 4, 2 / 2, 4 / 7, 0])
+    assert f1 == pytest.approx([2 * 2 / 6, 2 * 2 / 6, 2 * 2 / 6, 2 * 4 / 12, 0])
     # At 0.95 b has none.
-    expected = [2 * 1 / 6, 2 * 2 / 6, 0, 2 * 3 / 12, 0]
-    assert resampled_f1(labels, truth, 0.95, VIDEOS, draws) == pytest.approx(expected)
-    assert resampled_f1(labels[:0], truth, 0.5, VIDEOS, draws).tolist() == [0] * 5
+    precision, f1 = resampled_label_quality(labels, truth, 0.95, VIDEOS, draws)
+    assert precision == pytest.approx([1 / 3, 2 / 4, 0, 3 / 7, 0])
+    assert f1 == pytest.approx([2 * 1 / 6, 2 * 2 / 6, 0, 2 * 3 / 12, 0])
+    for none in resampled_label_quality(labels[:0], truth, 0.5, VIDEOS, draws):
+        assert none.tolist() == [0] * 5
 
 
 @settings(max_examples=40, deadline=None)
 @given(cases, some_draws, st.sampled_from([0.3, 0.5, 0.7]))
-def test_f1_is_that_of_videos_several_times(
+def test_quality_is_that_of_videos_several_times(
     case: tuple[pd.DataFrame, pd.DataFrame], draws: np.ndarray, tiou: float
 ) -> None:
     labels, truth = case
     unknown = labels.assign(label=labels["label"].replace("z", "unknown to the truth"))
-    fast = resampled_f1(unknown, truth, tiou, VIDEOS, draws)
-    for value, draw in zip(fast, draws, strict=True):
+    fast = resampled_label_quality(unknown, truth, tiou, VIDEOS, draws)
+    for precision, f1, draw in zip(*fast, draws, strict=True):
         found, true = duplicated(unknown, draw), duplicated(truth, draw)
         lengths_s = dict.fromkeys({*found["video"], *true["video"]}, 20.0)
         report = pseudo_label_quality(found, true, lengths_s, (tiou,))
-        assert value == pytest.approx(report[f"f1@{tiou:g}"].item())
+        assert precision == pytest.approx(report[f"precision@{tiou:g}"].item())
+        assert f1 == pytest.approx(report[f"f1@{tiou:g}"].item())
 
 
 # --- intervals ------------------------------------------------------------------------------------
