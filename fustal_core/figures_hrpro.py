@@ -70,8 +70,8 @@ class PointGrowth:
     reliable: pd.DataFrame
     refined: pd.DataFrame
     truth: pd.DataFrame
-    action_threshold: float = 0.1
-    background_threshold: float = 0.95
+    action_threshold: float
+    background_threshold: float
     video: str = ""
     other_points_s: np.ndarray = field(default_factory=lambda: np.zeros(0))
 
@@ -108,8 +108,8 @@ class SeedHistory:
     background_seeds: np.ndarray
     points_s: np.ndarray
     truth: pd.DataFrame
-    action_threshold: float = 0.1
-    background_threshold: float = 0.95
+    action_threshold: float
+    background_threshold: float
 
     def __post_init__(self) -> None:
         shape = len(self.iterations), len(self.times_s)

@@ -62,6 +62,8 @@ def growth(**changes: object) -> PointGrowth:
         reliable=segments((3, 7, 0.8), (11, 16, 0.2)),
         refined=segments((3.5, 7.5, 1.0), (12, 15, 1.0)),
         truth=segments((4, 7), (12, 16)),
+        action_threshold=0.1,
+        background_threshold=0.95,
     )
     return replace(given, **changes)
 
@@ -79,6 +81,8 @@ def history(count: int = 3, **changes: object) -> SeedHistory:
         background_seeds=np.tile(np.array([0, 0, 0, 0, 1, 0], dtype=bool), (count, 1)),
         points_s=np.array([0.5]),
         truth=segments((0, 3)),
+        action_threshold=0.1,
+        background_threshold=0.95,
     )
     return replace(given, **changes)
 
