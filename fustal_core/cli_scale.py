@@ -74,7 +74,7 @@ def scale(
     measured = measured_at_largest(table, fits, overrides)
     settings = make_settings(profile="paper", overrides={"constants": "activitynet13"})
     with one_thread():
-        passes = all_passes(settings, ACTIVITYNET.shape, timed=True)
+        passes = all_passes(settings, ACTIVITYNET.shape)
     stages, needed = estimate(measured, settings, passes), storage(measured, settings)
     write_text(out / "scale_estimate.csv", stages.to_csv(index=False))
     page = render_page(table, fits, measured, stages, needed, ACTIVITYNET)

@@ -114,7 +114,7 @@ def measured_at_largest(
     snippets = round(own["snippets"].iloc[0] / videos)
     shape = Shape(simulation.feature_dim, simulation.num_classes, snippets)
     with one_thread():
-        passes, machine = all_passes(settings, shape, timed=True), measure_machine("cpu")
+        passes, machine = all_passes(settings, shape), measure_machine("cpu")
     rates = Rates(machine.text(), machine.matrix_gflops["float32"], machine.copy_gb_s)
     return Measured(
         own["cpu_seconds"].to_dict(),
