@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+BINS = 18  # of durations
+MAX_CHANNELS = 128  # rows of the heat map
+
 
 @styled
 def plot_dataset(segments: pd.DataFrame, published: pd.DataFrame | None = None) -> Figure:
@@ -88,26 +91,24 @@ def plot_durations(segments: pd.DataFrame, published: pd.DataFrame | None = None
     return figure
 
 
-def _duration_edges(seconds: np.ndarray, count: int = 18) -> np.ndarray:
-    """Some `count` logarithmic bins, their edges halfway between tenths of a second.
+def _duration_edges(seconds: np.ndarray) -> np.ndarray:
+    """Some `BINS` logarithmic bins, their edges halfway between tenths of a second.
 
     Annotations are rounded to 0.1 s: edges anywhere else give neighbouring short bins different
     numbers of possible durations, and the histogram a comb that is not in the data.
     """
     first = max(np.floor(10 * seconds.min()) / 10 - 0.05, 0.05)
     last = np.ceil(10 * seconds.max()) / 10 + 0.05
-    inner = np.round(10 * np.geomspace(first, last, count + 1) - 0.5) / 10 + 0.05
+    inner = np.round(10 * np.geomspace(first, last, BINS + 1) - 0.5) / 10 + 0.05
     return np.unique(np.concatenate([[min(first, seconds.min())], inner[1:-1], [last]]))
 
 
 @styled
-def plot_features(
-    features: np.ndarray, seconds_per_snippet: float, truth: pd.DataFrame, max_channels: int = 128
-) -> Figure:
+def plot_features(features: np.ndarray, seconds_per_snippet: float, truth: pd.DataFrame) -> Figure:
     """One video's features as a heat map, its true segments below.
 
     Channels are sorted by how much stronger they are inside the segments than outside (strongest at
-    the top), and scaled each from its minimum to its 98th percentile; of more than `max_channels`,
+    the top), and scaled each from its minimum to its 98th percentile; of more than `MAX_CHANNELS`,
     evenly spaced ones of that order are shown. Classes are in the order of the Timeline.
 
     Args:
@@ -125,7 +126,7 @@ def plot_features(
     if inside.any() and not inside.all():
         contrast = scaled[inside].mean(0) - scaled[~inside].mean(0)
         scaled = scaled[:, np.argsort(-contrast, kind="stable")]
-    count = min(max_channels, scaled.shape[1])
+    count = min(MAX_CHANNELS, scaled.shape[1])
     scaled = scaled[:, np.linspace(0, scaled.shape[1] - 1, count).astype(int)]
     lane_in = 0.2 + 0.17 * truth["label"].nunique()
     figure = new_figure(height_in=2.7 + lane_in)

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 MAX_COLUMNS = 5  # epochs side by side
 MAX_NUMBERED = 6  # snippets a side; the numbers of larger tables would not fit
+LONGEST_NAME = 16  # characters of the name of a snippet
 _PATH = "path"  # label of its line
 _GREYS = {"positive": "#333333", "negative": "#8A8A8A"}  # colours are those of the methods
 _LONG_NAMES = {"FSD": "fine-grained sequence distance", "LCS": "longest common subsequence"}
@@ -222,14 +223,14 @@ def plot_alignment_values(values: pd.DataFrame) -> Figure:
     return figure
 
 
-def _cut(names: Iterable[object], limit: int = 16) -> list[str]:
-    """Texts of at most `limit` characters; long ones lose the end of their first word."""
+def _cut(names: Iterable[object]) -> list[str]:
+    """Texts of at most `LONGEST_NAME` characters; long ones lose the end of their first word."""
     short = []
     for text in map(str, names):
         word, space, rest = text.partition(" ")
-        left = max(limit - 1 - len(space + rest), 1)  # for the word
-        is_long = len(text) > limit
-        short.append(f"{word[:left]}…{space}{rest}"[:limit] if is_long else text)
+        left = max(LONGEST_NAME - 1 - len(space + rest), 1)  # for the word
+        is_long = len(text) > LONGEST_NAME
+        short.append(f"{word[:left]}…{space}{rest}"[:LONGEST_NAME] if is_long else text)
     return short
 
 
