@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fustal_core.annotations import DataError
+from fustal_core.cli_options import Json
 from fustal_core.config import SettingsError
 
 if TYPE_CHECKING:
@@ -21,7 +22,6 @@ GroundTruth = Annotated[Path, typer.Argument(help="ActivityNet-style annotation 
 Subset = Annotated[
     str | None, typer.Option(help="Subset of the annotations, e.g. test; by default all.")
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 Exclude = Annotated[
     list[str] | None,
     typer.Option(

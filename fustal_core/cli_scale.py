@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fustal_core.annotations import DataError
-from fustal_core.cli_predict import check_writable
+from fustal_core.cli_options import SetOptions, check_writable
 from fustal_core.config import SettingsError, make_settings, parse_overrides
 
 if TYPE_CHECKING:
@@ -36,10 +36,7 @@ def scale(
             "--measured", metavar="FILE", help="Measure nothing: take an earlier scale.csv."
         ),
     ] = None,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="NAME=VALUE", help="Override a setting; see 'settings'."),
-    ] = None,
+    set_: SetOptions = None,
 ) -> None:
     """Run the pipeline's parts on simulated data of growing size, each size in a fresh process.
 
@@ -63,7 +60,7 @@ def scale(
 
     for size in wanted:
         settings_of_size(size, overrides)
-    check_writable(out / "scale.csv")
+    check_writable(out / "scale.csv", "--out")
     if measured_in is not None:
         table = read_measured(measured_in)
     else:

@@ -149,6 +149,12 @@ def test_the_command_writes_page_tables_and_figure(
     assert stages.loc["train the student", "gflop"] == pytest.approx(step.gflop)
 
 
+def test_a_place_that_cannot_be_written_is_refused_by_its_option(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    result = CliRunner().invoke(app, ["scale", "--out", str(tmp_path / "file")])
+    assert str(result.exception) == f"--out: {tmp_path / 'file'} is no folder that can be written"
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
