@@ -11,6 +11,7 @@ import pandas as pd
 from fustal_core.figures import (
     COLOURS,
     add_legend_below,
+    as_bars,
     colour_of,
     new_figure,
     styled,
@@ -154,8 +155,8 @@ def _truth_lane(axes: Axes, truth: pd.DataFrame) -> None:
     labels = sorted(truth["label"].unique())
     for row, label in enumerate(labels):
         own = truth[truth["label"] == label]
-        spans = list(zip(own["t_start"], own["t_end"] - own["t_start"], strict=True))
-        axes.broken_barh(spans, (row - 0.4, 0.8), facecolors=COLOURS["truth"], linewidth=0)
+        place = (row - 0.4, 0.8)
+        axes.broken_barh(as_bars(own), place, facecolors=COLOURS["truth"], linewidth=0)
     axes.set_yticks(range(len(labels)), labels, fontsize=8)
     axes.set_ylim(max(len(labels), 1) - 0.4, -0.6)  # the first on top, as in the Timeline
     axes.grid(visible=False, axis="y")
@@ -200,8 +201,8 @@ def plot_mining(
         own = times[np.asarray(mined[name], dtype=int)]
         below.plot(own, np.full(len(own), row), "|", color=colours[name], ms=9, mew=1.3)
     if truth is not None:
-        spans = list(zip(truth["t_start"], truth["t_end"] - truth["t_start"], strict=True))
-        below.broken_barh(spans, (len(names) - 0.3, 0.6), facecolors=COLOURS["truth"], linewidth=0)
+        place = (len(names) - 0.3, 0.6)
+        below.broken_barh(as_bars(truth), place, facecolors=COLOURS["truth"], linewidth=0)
         names = [*names, "truth"]
     below.set_yticks(range(len(names)), names)
     below.set_ylim(len(names) - 0.4, -0.6)

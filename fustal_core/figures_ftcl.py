@@ -15,7 +15,14 @@ import pandas as pd
 import torch
 
 from fustal_core.alignment import GAMMA, MATCH_THRESHOLD, fine_grained_sequence_distance
-from fustal_core.figures import COLOURS, add_legend_below, new_figure, nothing_to_show, styled
+from fustal_core.figures import (
+    COLOURS,
+    add_legend_below,
+    evenly,
+    new_figure,
+    nothing_to_show,
+    styled,
+)
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
@@ -166,7 +173,7 @@ def plot_paths_over_training(
     kinds = {kind: own for kind, own in kinds.items() if own and len(own["epochs"])}
     if not kinds:
         return nothing_to_show("no pair of videos was looked at during the training")
-    chosen = {kind: _spread(len(own["epochs"])) for kind, own in kinds.items()}
+    chosen = {kind: evenly(len(own["epochs"]), MAX_COLUMNS) for kind, own in kinds.items()}
     columns = max(2, *map(len, chosen.values()))  # one would be stretched
     figure = new_figure(height_in=1.0 + 2.9 * len(kinds))
     grid = figure.subplots(2 * len(kinds), columns, squeeze=False)
@@ -232,13 +239,6 @@ def _cut(names: Iterable[object]) -> list[str]:
         is_long = len(text) > LONGEST_NAME
         short.append(f"{word[:left]}…{space}{rest}"[:LONGEST_NAME] if is_long else text)
     return short
-
-
-def _spread(count: int) -> list[int]:
-    """At most `MAX_COLUMNS` of 0 .. count - 1, evenly, with both ends."""
-    return np.unique(
-        np.linspace(0, count - 1, min(count, MAX_COLUMNS)).round().astype(int)
-    ).tolist()
 
 
 def _cells(
