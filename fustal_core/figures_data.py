@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from fustal_core.annotations import in_segments
 from fustal_core.figures import (
     COLOURS,
     add_legend_below,
@@ -119,9 +120,7 @@ def plot_features(features: np.ndarray, seconds_per_snippet: float, truth: pd.Da
     """
     end_s = len(features) * seconds_per_snippet
     centres = (np.arange(len(features)) + 0.5) * seconds_per_snippet
-    inside = np.zeros(len(features), dtype=bool)
-    for start, end in zip(truth["t_start"], truth["t_end"], strict=True):
-        inside |= (centres >= start) & (centres <= end)
+    inside = in_segments(centres, truth)
     low, high = features.min(0), np.percentile(features, 98, axis=0)
     scaled = (features - low) / np.where(high > low, high - low, 1)
     if inside.any() and not inside.all():
