@@ -47,16 +47,9 @@ def scale(
     wanted = read_sizes(sizes)
     make_settings(overrides=overrides)  # refused before the slow imports
 
-    from fustal_core.figures import save_figure
-    from fustal_core.figures_scale import plot_scale
-    from fustal_core.files import write_text
     from fustal_core.progress import show_progress
-    from fustal_core.scale import fit_growth, measure_scale, measured_at_largest
-    from fustal_core.scale_estimate import ACTIVITYNET, estimate, storage
-    from fustal_core.scale_page import render_page
+    from fustal_core.scale import measure_scale, write_scale
     from fustal_core.scale_parts import settings_of_size
-    from fustal_core.scale_passes import all_passes
-    from fustal_core.stages import one_thread
 
     for size in wanted:
         settings_of_size(size, overrides)
@@ -66,19 +59,7 @@ def scale(
     else:
         with show_progress("measuring") as progress:
             table = measure_scale(wanted, work, overrides, progress)
-    fits = fit_growth(table)
-    write_text(out / "scale.csv", table.to_csv(index=False))
-    measured = measured_at_largest(table, fits, overrides)
-    settings = make_settings(profile="paper", overrides={"constants": "activitynet13"})
-    with one_thread():
-        passes = all_passes(settings, ACTIVITYNET.shape)
-    stages, needed = estimate(measured, settings, passes), storage(measured, settings)
-    write_text(out / "scale_estimate.csv", stages.to_csv(index=False))
-    page = render_page(table, fits, measured, stages, needed, ACTIVITYNET)
-    write_text(out / "scale.md", page)
-    for path in ("scale.csv", "scale_estimate.csv", "scale.md"):
-        typer.echo(out / path)
-    for path in save_figure(plot_scale(table, fits), out / "scale"):
+    for path in write_scale(out, table, overrides):
         typer.echo(path)
 
 

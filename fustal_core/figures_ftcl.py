@@ -7,7 +7,7 @@ column 0 are the border of zeros; an alignment is a black line with a white edge
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -78,32 +78,52 @@ def plot_fsd(pairs: Mapping[str, Mapping[str, Any]]) -> Figure:
     )
     cosines = _cosine_look(pair[name] for pair in pairs.values() for name in ("match", "gap"))
     sums = _sum_look(pair["table"] for pair in pairs.values())
-    for (match, gap, table), (title, pair) in zip(grid, pairs.items(), strict=True):
-        _cells(match, pair["match"], cosines, pair["path"], numbered=True)
-        _cells(gap, pair["gap"], cosines, numbered=True)
-        _cells(table, pair["table"], sums, pair["path"], first=0, numbered=True)
-        names = _cut(pair["column_labels"])
-        for axes in (match, gap, table):
-            axes.set_xticks(np.arange(len(names)) + 1, names, rotation=90 * upright, fontsize=8)
-            axes.tick_params(length=0)
-        names = _cut(pair["row_labels"])
-        match.set_yticks(np.arange(len(names)) + 1, names, fontsize=8)
-        match.set_ylim(len(names) + 0.5, -0.5)
-        match.set_ylabel("snippets of video A" if len(names) > 4 else "snippets of\nvideo A")
-        width = 46 - max(map(len, names), default=0) // 2
-        for axes, name in ((match, "match $m$"), (gap, "gap $g$")):
-            name += "" if np.size(pair["match"]) else ": no snippets"
-            # Beside the border of the table, where these have no cells.
-            axes.text(0, 0, name, va="center", transform=axes.get_yaxis_transform())
-            axes.spines[:].set_visible(False)
-        gap.tick_params(labelleft=False)
-        _titles(match, table, title, f"table $C$, FSD = {pair['value']:.2f}", width)
+    for panels, (title, pair) in zip(grid, pairs.items(), strict=True):
+        _fsd_row(panels, title, pair, cosines, sums, upright)
     for axes in grid[-1]:
         axes.set_xlabel("snippets of video B")
     _bar_below(figure, cosines, grid[:, :2], "cosine similarity")
     _bar_below(figure, sums, grid[:, 2:], "sum so far")
     _path_legend(figure, grid[:, 0], "best alignment")
     return figure
+
+
+def _fsd_row(
+    panels: Iterable[Axes],
+    title: str,
+    pair: Mapping[str, Any],
+    cosines: Look,
+    sums: Look,
+    upright: bool,
+) -> None:
+    """Match, gap and table of one pair.
+
+    Args:
+        panels: three.
+        title, pair: as in `plot_fsd`.
+        cosines, sums: colours.
+        upright: whether the names of the snippets of the second video are.
+    """
+    match, gap, table = panels
+    _cells(match, pair["match"], cosines, pair["path"], numbered=True)
+    _cells(gap, pair["gap"], cosines, numbered=True)
+    _cells(table, pair["table"], sums, pair["path"], first=0, numbered=True)
+    names = _cut(pair["column_labels"])
+    for axes in (match, gap, table):
+        axes.set_xticks(np.arange(len(names)) + 1, names, rotation=90 * upright, fontsize=8)
+        axes.tick_params(length=0)
+    names = _cut(pair["row_labels"])
+    match.set_yticks(np.arange(len(names)) + 1, names, fontsize=8)
+    match.set_ylim(len(names) + 0.5, -0.5)
+    match.set_ylabel("snippets of video A" if len(names) > 4 else "snippets of\nvideo A")
+    width = 46 - max(map(len, names), default=0) // 2
+    for axes, name in ((match, "match $m$"), (gap, "gap $g$")):
+        name += "" if np.size(pair["match"]) else ": no snippets"
+        # Beside the border of the table, where these have no cells.
+        axes.text(0, 0, name, va="center", transform=axes.get_yaxis_transform())
+        axes.spines[:].set_visible(False)
+    gap.tick_params(labelleft=False)
+    _titles(match, table, title, f"table $C$, FSD = {pair['value']:.2f}", width)
 
 
 @styled
@@ -180,16 +200,9 @@ def plot_paths_over_training(
     similarities = _threshold_look((own["similarity"] for own in kinds.values()), threshold)
     cosines = _cosine_look(own["match"] for own in kinds.values())
     for number, (kind, own) in enumerate(kinds.items()):
-        epochs = own["epochs"]
         lcs_row, fsd_row = grid[2 * number : 2 * number + 2]
-        fsd = _fsd_values(own["match"], own["gap"], gamma)
-        for axes, at in zip(lcs_row, chosen[kind], strict=False):
-            _cells(axes, own["similarity"][at], similarities, own["paths"][at])
-            axes.set_title("ACM-Net" if at == 0 else f"epoch {epochs[at]:g}")
-            axes.set_xlabel(f"LCS {_matched_sum(own['similarity'][at], own['paths'][at]):.2f}")
-        for axes, at in zip(fsd_row, chosen[kind], strict=False):
-            _cells(axes, own["match"][at], cosines, own["fsd_paths"][at])
-            axes.set_xlabel(f"FSD {fsd[at]:.2f}")
+        _lcs_path_row(lcs_row, own, chosen[kind], similarities)
+        _fsd_path_row(fsd_row, own, chosen[kind], cosines, gamma)
         for axes in (*lcs_row, *fsd_row):
             axes.set(xticks=(), yticks=())
         for axes in (*lcs_row[len(chosen[kind]) :], *fsd_row[len(chosen[kind]) :]):
@@ -202,6 +215,26 @@ def plot_paths_over_training(
     _bar_below(figure, cosines, grid[:, middle:], "FSD match (cosine)")
     _path_legend(figure, grid.ravel(), "LCS: matched, in order; FSD: best alignment")
     return figure
+
+
+def _lcs_path_row(
+    panels: Sequence[Axes], own: Mapping[str, Any], chosen: Sequence[int], look: Look
+) -> None:
+    """Similarities with the matched cells at the chosen ones of the epochs."""
+    for axes, at in zip(panels, chosen, strict=False):
+        _cells(axes, own["similarity"][at], look, own["paths"][at])
+        axes.set_title("ACM-Net" if at == 0 else f"epoch {own['epochs'][at]:g}")
+        axes.set_xlabel(f"LCS {_matched_sum(own['similarity'][at], own['paths'][at]):.2f}")
+
+
+def _fsd_path_row(
+    panels: Sequence[Axes], own: Mapping[str, Any], chosen: Sequence[int], look: Look, gamma: float
+) -> None:
+    """Matches with the best path at the chosen ones of the epochs."""
+    values = _fsd_values(own["match"], own["gap"], gamma)
+    for axes, at in zip(panels, chosen, strict=False):
+        _cells(axes, own["match"][at], look, own["fsd_paths"][at])
+        axes.set_xlabel(f"FSD {values[at]:.2f}")
 
 
 @styled
