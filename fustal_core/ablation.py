@@ -16,6 +16,7 @@ import pandas as pd
 
 from fustal_core import jobs
 from fustal_core.comparison import mean_and_spread, without_looks
+from fustal_core.figures import AVERAGE
 from fustal_core.files import write_parquet
 from fustal_core.grid import Cell, Measured, cells
 from fustal_core.made_from import LabelSource
@@ -27,7 +28,6 @@ from fustal_core.rundir import Product
 from fustal_core.selection import score_proposals, select
 from fustal_core.stages import Study
 
-AVERAGE = "avg 0.1:0.7"
 LABEL_COLUMNS = ["proposals", "precision@0.5", "recall@0.5", "f1@0.5"]
 _CODE = ("measuring", "metrics", "quality", "selection", "left_out")
 _DRAWS = 7  # what the random numbers of intervals are drawn from

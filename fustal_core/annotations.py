@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 SEGMENT_COLUMNS = ("video", "label", "t_start", "t_end")
@@ -75,6 +76,12 @@ def segments_frame(rows: list[tuple[str, str, float, float]]) -> pd.DataFrame:
     """Rows (video, label, t_start, t_end) as a frame with the right types, also when empty."""
     frame = pd.DataFrame(rows, columns=list(SEGMENT_COLUMNS))
     return frame.astype({"video": str, "label": str, "t_start": float, "t_end": float})
+
+
+def in_segments(times_s: np.ndarray, segments: pd.DataFrame, margin_s: float = 0.0) -> np.ndarray:
+    """Which times (T,) lie in a segment (``t_start``, ``t_end``), or within the margin of one; (T,)."""
+    start, end = segments["t_start"].to_numpy() - margin_s, segments["t_end"].to_numpy() + margin_s
+    return ((times_s[:, None] >= start) & (times_s[:, None] <= end)).any(1)
 
 
 def _number(value: object) -> float:

@@ -12,6 +12,7 @@ import torch
 
 from fustal_core.bench_case import time_calls
 from fustal_core.config import SettingsError
+from fustal_core.precision import tf32_allowed
 from fustal_core.rundir import device_name
 
 MATRIX_SIZES = {"cpu": (1024, 2048, 4096), "cuda": (4096, 8192, 16384)}
@@ -94,7 +95,7 @@ def measure_machine(
     best = max(rates, key=rates.__getitem__)
     by_precision = {"float32": rates[best]}
     if device == "cuda":
-        by_precision["TF32"] = _matrix_rate(best, device, precision="high")
+        by_precision["TF32"] = _matrix_rate(best, device, tf32=True)
     by_precision["bfloat16"] = _matrix_rate(best, device, torch.bfloat16)
     return Machine(
         device=device,
@@ -107,17 +108,13 @@ def measure_machine(
 
 
 def _matrix_rate(
-    size: int, device: str, dtype: torch.dtype = torch.float32, precision: str = "highest"
+    size: int, device: str, dtype: torch.dtype = torch.float32, *, tf32: bool = False
 ) -> float:
     rng = torch.Generator(device).manual_seed(0)
     a, b = (torch.rand(size, size, generator=rng, device=device).to(dtype) for _ in range(2))
     product = torch.empty_like(a)
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision(precision)
-    try:
+    with tf32_allowed(tf32):
         seconds, _ = time_calls(lambda: torch.mm(a, b, out=product), device)
-    finally:
-        torch.set_float32_matmul_precision(before)
     return 2 * size**3 / seconds / 1e9
 
 

@@ -22,8 +22,8 @@ from fustal_core import (
     cli_scale,
 )
 from fustal_core.annotations import DataError
+from fustal_core.cli_options import Data, Profile, Scheduler, SetOptions, TrustPickle, Workers
 from fustal_core.config import (
-    PROFILES,
     SettingsError,
     make_settings,
     parse_overrides,
@@ -75,39 +75,20 @@ def run(
         list[str] | None,
         typer.Argument(help="Notebooks to run, e.g. 'generation selection'; all if none is named."),
     ] = None,
-    data: Annotated[str, typer.Option(help="'simulated' or a data folder.")] = "simulated",
-    profile: Annotated[str, typer.Option(help=f"One of {', '.join(PROFILES)}.")] = "quick",
+    data: Data = "simulated",
+    profile: Profile = "quick",
     seed: Annotated[int, typer.Option(help="Seed of data, weights and batches.")] = 0,
     run_dir: Annotated[
         Path | None, typer.Option(help="Where results go; by default runs/DATA-PROFILE-seedN.")
     ] = None,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="NAME=VALUE", help="Override a setting; see 'settings'."),
-    ] = None,
-    trust_pickle: Annotated[
-        bool,
-        typer.Option("--trust-pickle", help="Load object arrays (W-TALC), which can run code."),
-    ] = False,
+    set_: SetOptions = None,
+    trust_pickle: TrustPickle = False,
     seeds: Annotated[
         str | None,
         typer.Option(help="Of the ablation: FIRST:END, the end left out, or a list as in 0,3,4."),
     ] = None,
-    scheduler: Annotated[
-        str | None,
-        typer.Option(
-            envvar="FUSTAL_SCHEDULER",
-            help="Trainings go to this dask scheduler, e.g. tcp://node7:8786.",
-        ),
-    ] = None,
-    workers: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            envvar="FUSTAL_WORKERS",
-            help="Processes that train; by default one per GPU or CPU core, for smoke 1.",
-        ),
-    ] = None,
+    scheduler: Scheduler = None,
+    workers: Workers = None,
     force: Annotated[
         bool, typer.Option("--force", help="Take over a run directory made with other settings.")
     ] = False,

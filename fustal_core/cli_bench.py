@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from fustal_core.cli_predict import check_writable
+from fustal_core.cli_options import Json, check_writable
 
 
 def bench(
@@ -24,7 +24,7 @@ def bench(
         Path | None,
         typer.Option("--out", "--output", metavar="FOLDER", help="Write tables and figure here."),
     ] = None,
-    json_: Annotated[bool, typer.Option("--json", help="Print JSON for machines.")] = False,
+    json_: Json = False,
 ) -> None:
     """Time the hot parts next to plain references and to the limits of this machine, in one run.
 

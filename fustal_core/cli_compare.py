@@ -9,8 +9,8 @@ import typer
 from pydantic import TypeAdapter, ValidationError
 
 from fustal_core.cli_data import fingerprint_of_sound_data
-from fustal_core.cli_predict import check_writable
-from fustal_core.config import PROFILES, SettingsError, make_settings, parse_overrides
+from fustal_core.cli_options import Data, Profile, Scheduler, SetOptions, Workers, check_writable
+from fustal_core.config import SettingsError, make_settings, parse_overrides
 from fustal_core.interruption import resumable
 from fustal_core.stage_settings import MOST_SEEDS, Method, Seeds
 
@@ -24,31 +24,15 @@ def compare(
     generators: Annotated[str, typer.Option(help="Which, separated by commas.")] = ",".join(
         _METHODS
     ),
-    data: Annotated[str, typer.Option(help="'simulated' or a data folder.")] = "simulated",
-    profile: Annotated[str, typer.Option(help=f"One of {', '.join(PROFILES)}.")] = "quick",
+    data: Data = "simulated",
+    profile: Profile = "quick",
     output: Annotated[
         Path | None,
         typer.Option(help="Where the table goes; by default runs/DATA-PROFILE-generators."),
     ] = None,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="NAME=VALUE", help="Override a setting; see 'settings'."),
-    ] = None,
-    scheduler: Annotated[
-        str | None,
-        typer.Option(
-            envvar="FUSTAL_SCHEDULER",
-            help="Trainings go to this dask scheduler, e.g. tcp://node7:8786.",
-        ),
-    ] = None,
-    workers: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            envvar="FUSTAL_WORKERS",
-            help="Processes that train; by default one per GPU or CPU core, for smoke 1.",
-        ),
-    ] = None,
+    set_: SetOptions = None,
+    scheduler: Scheduler = None,
+    workers: Workers = None,
     force: Annotated[
         bool, typer.Option("--force", help="Take over run directories made with other settings.")
     ] = False,

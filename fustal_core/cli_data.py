@@ -11,8 +11,8 @@ from typing import Annotated
 import typer
 
 from fustal_core.annotations import Annotations, Report, read_annotations
+from fustal_core.cli_options import Json, Profile, TrustPickle
 from fustal_core.config import (
-    PROFILES,
     Settings,
     SettingsError,
     make_settings,
@@ -23,11 +23,8 @@ from fustal_core.config import (
 
 def check(
     folder: Annotated[Path, typer.Argument(help="Data folder, in any of the released layouts.")],
-    trust_pickle: Annotated[
-        bool,
-        typer.Option("--trust-pickle", help="Load object arrays (W-TALC), which can run code."),
-    ] = False,
-    json_: Annotated[bool, typer.Option("--json", help="Print JSON for machines.")] = False,
+    trust_pickle: TrustPickle = False,
+    json_: Json = False,
 ) -> None:
     """Every problem of a data folder in one report, and what is in it; status 1 if there is any."""
     from fustal_core.check import check_folder, to_dict, to_text
@@ -79,7 +76,7 @@ def simulate(
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
     feature_dim: Annotated[int | None, typer.Option(help="Channels D.")] = None,
-    profile: Annotated[str, typer.Option(help=f"One of {', '.join(PROFILES)}.")] = "quick",
+    profile: Profile = "quick",
     set_: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="simulation.NAME=VALUE", help="Override a setting."),

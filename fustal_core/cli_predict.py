@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from fustal_core.cli_options import check_writable
 from fustal_core.config import SettingsError, make_settings
 
 if TYPE_CHECKING:
@@ -89,15 +89,6 @@ def predict(
         )
     write_detections(output, found, f"{trained}; fustal-study {origin.version}", folder)
     typer.echo(f"{len(found)} detections: {output}", err=True)
-
-
-def check_writable(output: Path) -> None:
-    """Refuse, before the work, a file that could not be written after it."""
-    if output.is_dir():
-        raise SettingsError(f"--output: {output} is a folder, expected a file to write")
-    folder = next(path for path in output.absolute().parents if path.exists())
-    if not folder.is_dir() or not os.access(folder, os.W_OK):
-        raise SettingsError(f"--output: {folder} is no folder that can be written")
 
 
 def _clock_line(

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from fustal_core.cli_predict import check_writable
+from fustal_core.cli_options import check_writable
 from fustal_core.config import SettingsError, make_settings
 
 

@@ -11,17 +11,19 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fustal_core.annotations import DataError
+from fustal_core.cli_options import Json
 from fustal_core.config import SettingsError
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from fustal_core.evaluation import Compared
 
 Predictions = Annotated[Path, typer.Argument(help="ActivityNet-style result file of any method.")]
 GroundTruth = Annotated[Path, typer.Argument(help="ActivityNet-style annotation file.")]
 Subset = Annotated[
     str | None, typer.Option(help="Subset of the annotations, e.g. test; by default all.")
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 Exclude = Annotated[
     list[str] | None,
     typer.Option(
@@ -116,12 +118,7 @@ def evaluate(
     means = table.mean()
     averages = {name: float(means[members].mean()) for name, members in ranges.items()}
     if figure is not None:
-        from fustal_core.figures import write_figure
-        from fustal_core.figures_evaluation import plot_evaluation
-
-        shown = min(thresholds, key=lambda t: abs(t - 0.5))
-        drawing = plot_evaluation(compared.detections, truth, table, shown, plus_one=plus_one)
-        write_figure(drawing, figure)
+        _draw_evaluation(figure, compared, table, plus_one=plus_one)
     used = stated(
         subset=subset,
         tiou=tiou if tiou != DEFAULT_TIOU else None,
@@ -137,6 +134,18 @@ def evaluate(
     else:
         print(map_text(table, averages))
         print(footer(len(compared.detections), truth, used))
+
+
+def _draw_evaluation(
+    path: Path, compared: Compared, table: pd.DataFrame, *, plus_one: bool
+) -> None:
+    """The figure of a `detection_map`, with the curves of the threshold next to 0.5."""
+    from fustal_core.figures import write_figure
+    from fustal_core.figures_evaluation import plot_evaluation
+
+    shown = min(table.columns, key=lambda t: abs(t - 0.5))
+    truth = compared.truth.segments
+    write_figure(plot_evaluation(compared.detections, truth, table, shown, plus_one=plus_one), path)
 
 
 def audit(

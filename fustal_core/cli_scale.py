@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fustal_core.annotations import DataError
-from fustal_core.cli_predict import check_writable
+from fustal_core.cli_options import SetOptions, check_writable
 from fustal_core.config import SettingsError, make_settings, parse_overrides
 
 if TYPE_CHECKING:
@@ -36,10 +36,7 @@ def scale(
             "--measured", metavar="FILE", help="Measure nothing: take an earlier scale.csv."
         ),
     ] = None,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="NAME=VALUE", help="Override a setting; see 'settings'."),
-    ] = None,
+    set_: SetOptions = None,
 ) -> None:
     """Run the pipeline's parts on simulated data of growing size, each size in a fresh process.
 
@@ -50,38 +47,19 @@ def scale(
     wanted = read_sizes(sizes)
     make_settings(overrides=overrides)  # refused before the slow imports
 
-    from fustal_core.figures import save_figure
-    from fustal_core.figures_scale import plot_scale
-    from fustal_core.files import write_text
     from fustal_core.progress import show_progress
-    from fustal_core.scale import fit_growth, measure_scale, measured_at_largest
-    from fustal_core.scale_estimate import ACTIVITYNET, estimate, storage
-    from fustal_core.scale_page import render_page
+    from fustal_core.scale import measure_scale, write_scale
     from fustal_core.scale_parts import settings_of_size
-    from fustal_core.scale_passes import all_passes
-    from fustal_core.stages import one_thread
 
     for size in wanted:
         settings_of_size(size, overrides)
-    check_writable(out / "scale.csv")
+    check_writable(out / "scale.csv", "--out")
     if measured_in is not None:
         table = read_measured(measured_in)
     else:
         with show_progress("measuring") as progress:
             table = measure_scale(wanted, work, overrides, progress)
-    fits = fit_growth(table)
-    write_text(out / "scale.csv", table.to_csv(index=False))
-    measured = measured_at_largest(table, fits, overrides)
-    settings = make_settings(profile="paper", overrides={"constants": "activitynet13"})
-    with one_thread():
-        passes = all_passes(settings, ACTIVITYNET.shape, timed=True)
-    stages, needed = estimate(measured, settings, passes), storage(measured, settings)
-    write_text(out / "scale_estimate.csv", stages.to_csv(index=False))
-    page = render_page(table, fits, measured, stages, needed, ACTIVITYNET)
-    write_text(out / "scale.md", page)
-    for path in ("scale.csv", "scale_estimate.csv", "scale.md"):
-        typer.echo(out / path)
-    for path in save_figure(plot_scale(table, fits), out / "scale"):
+    for path in write_scale(out, table, overrides):
         typer.echo(path)
 
 

@@ -189,15 +189,16 @@ def read_settings(path: Path) -> Settings:
 
 def changed_settings(old: Settings, new: Settings) -> list[str]:
     """Lines ``name: old -> new`` for every setting that differs, empty if none does."""
-    before, after = _flatten(old.model_dump()), _flatten(new.model_dump())
+    before, after = flatten(old.model_dump()), flatten(new.model_dump())
     return [f"{k}: {before[k]!r} -> {after[k]!r}" for k in after if before.get(k) != after[k]]
 
 
-def _flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one, their names joined by dots after the prefix."""
     flat: dict[str, Any] = {}
     for key, value in values.items():
         name = f"{prefix}{key}"
-        flat |= _flatten(value, f"{name}.") if isinstance(value, Mapping) else {name: value}
+        flat |= flatten(value, f"{name}.") if isinstance(value, Mapping) else {name: value}
     return flat
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from fustal_core.annotations import in_segments
 from fustal_core.data import Dataset
 from fustal_core.features import FeatureStore
 from fustal_core.reading import Statistics, statistics_of
@@ -87,7 +88,7 @@ def _profile_video(store: FeatureStore, video: str, truth: pd.DataFrame) -> dict
     values = store[video][:, ::step].cpu().numpy().astype(np.float64)  # (T, at most CHANNELS)
     mean = values.mean(0)
     centred = values - mean
-    inside = _inside(store, video, truth)
+    inside = in_segments(store.to_seconds(video, np.arange(len(values))), truth)
     deviation = np.sqrt(centred.var(0).sum())
     contrast = np.nan
     if inside.any() and not inside.all() and deviation > 0:
@@ -104,10 +105,3 @@ def _profile_video(store: FeatureStore, video: str, truth: pd.DataFrame) -> dict
         "alike": float((early * late).sum() / power) if power > 0 else np.nan,
         "contrast": contrast,
     }
-
-
-def _inside(store: FeatureStore, video: str, truth: pd.DataFrame) -> np.ndarray:
-    """Snippets whose centre lies in a true segment, (T,)."""
-    centres_s = store.to_seconds(video, np.arange(store.num_snippets(video)))
-    start_s, end_s = truth["t_start"].to_numpy(), truth["t_end"].to_numpy()
-    return ((centres_s[:, None] >= start_s) & (centres_s[:, None] <= end_s)).any(1)

@@ -15,9 +15,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
+import numpy as np
+
 from fustal_core.files import atomic_path
 
 if TYPE_CHECKING:
+    import pandas as pd
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -62,6 +65,7 @@ FORMATS: dict[str, tuple[str, ...]] = {
 
 WIDTH_IN = 6.8
 AVERAGE = "avg 0.1:0.7"
+PUBLISHED = "published, THUMOS'14 (real)"
 _CHARACTERS_IN_WIDTH = 110  # of a legend, its handles included
 
 STYLE: dict[str, object] = {
@@ -175,6 +179,18 @@ def add_legend_below(figure: Figure, axes: Axes, columns: int) -> None:
     fitting = _CHARACTERS_IN_WIDTH // max(map(len, labels), default=1)
     columns = max(1, min(columns, fitting))
     figure.legend(handles, labels, loc="outside lower center", ncols=columns)
+
+
+def evenly(count: int, most: int) -> list[int]:
+    """At most `most` of 0 .. count - 1, evenly, with both ends."""
+    places = np.linspace(0, count - 1, min(count, most))
+    return np.unique(places.round().astype(int)).tolist()
+
+
+def as_bars(segments: pd.DataFrame) -> list[tuple[float, float]]:
+    """Start and length (s) of segments with `t_start` and `t_end`, as `Axes.broken_barh` takes them."""
+    lengths = segments["t_end"] - segments["t_start"]
+    return list(zip(segments["t_start"], lengths, strict=True))
 
 
 def use_log_seconds(axes: Axes) -> None:

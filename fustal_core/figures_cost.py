@@ -15,6 +15,7 @@ import pandas as pd
 from fustal_core.figures import (
     AVERAGE,
     COLOURS,
+    PUBLISHED,
     add_legend_below,
     colour_of,
     new_figure,
@@ -114,7 +115,7 @@ def _name_supervision(axes: Axes, supervision: pd.Series, hollow: bool) -> None:
             axes.plot([], [], marker=marker, ms=7.5, **look)
     if hollow:
         look = {"color": COLOURS["published"], "markerfacecolor": "white", "linestyle": (0, (4, 2))}
-        axes.plot([], [], marker="o", label="published, THUMOS'14 (real)", **look)
+        axes.plot([], [], marker="o", label=PUBLISHED, **look)
 
 
 _PLACES = (  # of a name: its offset in points from the mark, and how it is aligned

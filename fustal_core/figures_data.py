@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from fustal_core.annotations import in_segments
 from fustal_core.figures import (
     COLOURS,
     add_legend_below,
+    as_bars,
     colour_of,
     new_figure,
     styled,
@@ -20,6 +22,9 @@ from fustal_core.figures import (
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+BINS = 18  # of durations
+MAX_CHANNELS = 128  # rows of the heat map
 
 
 @styled
@@ -88,26 +93,24 @@ def plot_durations(segments: pd.DataFrame, published: pd.DataFrame | None = None
     return figure
 
 
-def _duration_edges(seconds: np.ndarray, count: int = 18) -> np.ndarray:
-    """Some `count` logarithmic bins, their edges halfway between tenths of a second.
+def _duration_edges(seconds: np.ndarray) -> np.ndarray:
+    """Some `BINS` logarithmic bins, their edges halfway between tenths of a second.
 
     Annotations are rounded to 0.1 s: edges anywhere else give neighbouring short bins different
     numbers of possible durations, and the histogram a comb that is not in the data.
     """
     first = max(np.floor(10 * seconds.min()) / 10 - 0.05, 0.05)
     last = np.ceil(10 * seconds.max()) / 10 + 0.05
-    inner = np.round(10 * np.geomspace(first, last, count + 1) - 0.5) / 10 + 0.05
+    inner = np.round(10 * np.geomspace(first, last, BINS + 1) - 0.5) / 10 + 0.05
     return np.unique(np.concatenate([[min(first, seconds.min())], inner[1:-1], [last]]))
 
 
 @styled
-def plot_features(
-    features: np.ndarray, seconds_per_snippet: float, truth: pd.DataFrame, max_channels: int = 128
-) -> Figure:
+def plot_features(features: np.ndarray, seconds_per_snippet: float, truth: pd.DataFrame) -> Figure:
     """One video's features as a heat map, its true segments below.
 
     Channels are sorted by how much stronger they are inside the segments than outside (strongest at
-    the top), and scaled each from its minimum to its 98th percentile; of more than `max_channels`,
+    the top), and scaled each from its minimum to its 98th percentile; of more than `MAX_CHANNELS`,
     evenly spaced ones of that order are shown. Classes are in the order of the Timeline.
 
     Args:
@@ -117,15 +120,13 @@ def plot_features(
     """
     end_s = len(features) * seconds_per_snippet
     centres = (np.arange(len(features)) + 0.5) * seconds_per_snippet
-    inside = np.zeros(len(features), dtype=bool)
-    for start, end in zip(truth["t_start"], truth["t_end"], strict=True):
-        inside |= (centres >= start) & (centres <= end)
+    inside = in_segments(centres, truth)
     low, high = features.min(0), np.percentile(features, 98, axis=0)
     scaled = (features - low) / np.where(high > low, high - low, 1)
     if inside.any() and not inside.all():
         contrast = scaled[inside].mean(0) - scaled[~inside].mean(0)
         scaled = scaled[:, np.argsort(-contrast, kind="stable")]
-    count = min(max_channels, scaled.shape[1])
+    count = min(MAX_CHANNELS, scaled.shape[1])
     scaled = scaled[:, np.linspace(0, scaled.shape[1] - 1, count).astype(int)]
     lane_in = 0.2 + 0.17 * truth["label"].nunique()
     figure = new_figure(height_in=2.7 + lane_in)
@@ -153,8 +154,8 @@ def _truth_lane(axes: Axes, truth: pd.DataFrame) -> None:
     labels = sorted(truth["label"].unique())
     for row, label in enumerate(labels):
         own = truth[truth["label"] == label]
-        spans = list(zip(own["t_start"], own["t_end"] - own["t_start"], strict=True))
-        axes.broken_barh(spans, (row - 0.4, 0.8), facecolors=COLOURS["truth"], linewidth=0)
+        place = (row - 0.4, 0.8)
+        axes.broken_barh(as_bars(own), place, facecolors=COLOURS["truth"], linewidth=0)
     axes.set_yticks(range(len(labels)), labels, fontsize=8)
     axes.set_ylim(max(len(labels), 1) - 0.4, -0.6)  # the first on top, as in the Timeline
     axes.grid(visible=False, axis="y")
@@ -199,8 +200,8 @@ def plot_mining(
         own = times[np.asarray(mined[name], dtype=int)]
         below.plot(own, np.full(len(own), row), "|", color=colours[name], ms=9, mew=1.3)
     if truth is not None:
-        spans = list(zip(truth["t_start"], truth["t_end"] - truth["t_start"], strict=True))
-        below.broken_barh(spans, (len(names) - 0.3, 0.6), facecolors=COLOURS["truth"], linewidth=0)
+        place = (len(names) - 0.3, 0.6)
+        below.broken_barh(as_bars(truth), place, facecolors=COLOURS["truth"], linewidth=0)
         names = [*names, "truth"]
     below.set_yticks(range(len(names)), names)
     below.set_ylim(len(names) - 0.4, -0.6)

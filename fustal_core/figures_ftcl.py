@@ -7,7 +7,7 @@ column 0 are the border of zeros; an alignment is a black line with a white edge
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,7 +15,14 @@ import pandas as pd
 import torch
 
 from fustal_core.alignment import GAMMA, MATCH_THRESHOLD, fine_grained_sequence_distance
-from fustal_core.figures import COLOURS, add_legend_below, new_figure, nothing_to_show, styled
+from fustal_core.figures import (
+    COLOURS,
+    add_legend_below,
+    evenly,
+    new_figure,
+    nothing_to_show,
+    styled,
+)
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
@@ -30,6 +37,7 @@ if TYPE_CHECKING:
 
 MAX_COLUMNS = 5  # epochs side by side
 MAX_NUMBERED = 6  # snippets a side; the numbers of larger tables would not fit
+LONGEST_NAME = 16  # characters of the name of a snippet
 _PATH = "path"  # label of its line
 _GREYS = {"positive": "#333333", "negative": "#8A8A8A"}  # colours are those of the methods
 _LONG_NAMES = {"FSD": "fine-grained sequence distance", "LCS": "longest common subsequence"}
@@ -70,32 +78,52 @@ def plot_fsd(pairs: Mapping[str, Mapping[str, Any]]) -> Figure:
     )
     cosines = _cosine_look(pair[name] for pair in pairs.values() for name in ("match", "gap"))
     sums = _sum_look(pair["table"] for pair in pairs.values())
-    for (match, gap, table), (title, pair) in zip(grid, pairs.items(), strict=True):
-        _cells(match, pair["match"], cosines, pair["path"], numbered=True)
-        _cells(gap, pair["gap"], cosines, numbered=True)
-        _cells(table, pair["table"], sums, pair["path"], first=0, numbered=True)
-        names = _cut(pair["column_labels"])
-        for axes in (match, gap, table):
-            axes.set_xticks(np.arange(len(names)) + 1, names, rotation=90 * upright, fontsize=8)
-            axes.tick_params(length=0)
-        names = _cut(pair["row_labels"])
-        match.set_yticks(np.arange(len(names)) + 1, names, fontsize=8)
-        match.set_ylim(len(names) + 0.5, -0.5)
-        match.set_ylabel("snippets of video A" if len(names) > 4 else "snippets of\nvideo A")
-        width = 46 - max(map(len, names), default=0) // 2
-        for axes, name in ((match, "match $m$"), (gap, "gap $g$")):
-            name += "" if np.size(pair["match"]) else ": no snippets"
-            # Beside the border of the table, where these have no cells.
-            axes.text(0, 0, name, va="center", transform=axes.get_yaxis_transform())
-            axes.spines[:].set_visible(False)
-        gap.tick_params(labelleft=False)
-        _titles(match, table, title, f"table $C$, FSD = {pair['value']:.2f}", width)
+    for panels, (title, pair) in zip(grid, pairs.items(), strict=True):
+        _fsd_row(panels, title, pair, cosines, sums, upright)
     for axes in grid[-1]:
         axes.set_xlabel("snippets of video B")
     _bar_below(figure, cosines, grid[:, :2], "cosine similarity")
     _bar_below(figure, sums, grid[:, 2:], "sum so far")
     _path_legend(figure, grid[:, 0], "best alignment")
     return figure
+
+
+def _fsd_row(
+    panels: Iterable[Axes],
+    title: str,
+    pair: Mapping[str, Any],
+    cosines: Look,
+    sums: Look,
+    upright: bool,
+) -> None:
+    """Match, gap and table of one pair.
+
+    Args:
+        panels: three.
+        title, pair: as in `plot_fsd`.
+        cosines, sums: colours.
+        upright: whether the names of the snippets of the second video are.
+    """
+    match, gap, table = panels
+    _cells(match, pair["match"], cosines, pair["path"], numbered=True)
+    _cells(gap, pair["gap"], cosines, numbered=True)
+    _cells(table, pair["table"], sums, pair["path"], first=0, numbered=True)
+    names = _cut(pair["column_labels"])
+    for axes in (match, gap, table):
+        axes.set_xticks(np.arange(len(names)) + 1, names, rotation=90 * upright, fontsize=8)
+        axes.tick_params(length=0)
+    names = _cut(pair["row_labels"])
+    match.set_yticks(np.arange(len(names)) + 1, names, fontsize=8)
+    match.set_ylim(len(names) + 0.5, -0.5)
+    match.set_ylabel("snippets of video A" if len(names) > 4 else "snippets of\nvideo A")
+    width = 46 - max(map(len, names), default=0) // 2
+    for axes, name in ((match, "match $m$"), (gap, "gap $g$")):
+        name += "" if np.size(pair["match"]) else ": no snippets"
+        # Beside the border of the table, where these have no cells.
+        axes.text(0, 0, name, va="center", transform=axes.get_yaxis_transform())
+        axes.spines[:].set_visible(False)
+    gap.tick_params(labelleft=False)
+    _titles(match, table, title, f"table $C$, FSD = {pair['value']:.2f}", width)
 
 
 @styled
@@ -165,23 +193,16 @@ def plot_paths_over_training(
     kinds = {kind: own for kind, own in kinds.items() if own and len(own["epochs"])}
     if not kinds:
         return nothing_to_show("no pair of videos was looked at during the training")
-    chosen = {kind: _spread(len(own["epochs"])) for kind, own in kinds.items()}
+    chosen = {kind: evenly(len(own["epochs"]), MAX_COLUMNS) for kind, own in kinds.items()}
     columns = max(2, *map(len, chosen.values()))  # one would be stretched
     figure = new_figure(height_in=1.0 + 2.9 * len(kinds))
     grid = figure.subplots(2 * len(kinds), columns, squeeze=False)
     similarities = _threshold_look((own["similarity"] for own in kinds.values()), threshold)
     cosines = _cosine_look(own["match"] for own in kinds.values())
     for number, (kind, own) in enumerate(kinds.items()):
-        epochs = own["epochs"]
         lcs_row, fsd_row = grid[2 * number : 2 * number + 2]
-        fsd = _fsd_values(own["match"], own["gap"], gamma)
-        for axes, at in zip(lcs_row, chosen[kind], strict=False):
-            _cells(axes, own["similarity"][at], similarities, own["paths"][at])
-            axes.set_title("ACM-Net" if at == 0 else f"epoch {epochs[at]:g}")
-            axes.set_xlabel(f"LCS {_matched_sum(own['similarity'][at], own['paths'][at]):.2f}")
-        for axes, at in zip(fsd_row, chosen[kind], strict=False):
-            _cells(axes, own["match"][at], cosines, own["fsd_paths"][at])
-            axes.set_xlabel(f"FSD {fsd[at]:.2f}")
+        _lcs_path_row(lcs_row, own, chosen[kind], similarities)
+        _fsd_path_row(fsd_row, own, chosen[kind], cosines, gamma)
         for axes in (*lcs_row, *fsd_row):
             axes.set(xticks=(), yticks=())
         for axes in (*lcs_row[len(chosen[kind]) :], *fsd_row[len(chosen[kind]) :]):
@@ -194,6 +215,26 @@ def plot_paths_over_training(
     _bar_below(figure, cosines, grid[:, middle:], "FSD match (cosine)")
     _path_legend(figure, grid.ravel(), "LCS: matched, in order; FSD: best alignment")
     return figure
+
+
+def _lcs_path_row(
+    panels: Sequence[Axes], own: Mapping[str, Any], chosen: Sequence[int], look: Look
+) -> None:
+    """Similarities with the matched cells at the chosen ones of the epochs."""
+    for axes, at in zip(panels, chosen, strict=False):
+        _cells(axes, own["similarity"][at], look, own["paths"][at])
+        axes.set_title("ACM-Net" if at == 0 else f"epoch {own['epochs'][at]:g}")
+        axes.set_xlabel(f"LCS {_matched_sum(own['similarity'][at], own['paths'][at]):.2f}")
+
+
+def _fsd_path_row(
+    panels: Sequence[Axes], own: Mapping[str, Any], chosen: Sequence[int], look: Look, gamma: float
+) -> None:
+    """Matches with the best path at the chosen ones of the epochs."""
+    values = _fsd_values(own["match"], own["gap"], gamma)
+    for axes, at in zip(panels, chosen, strict=False):
+        _cells(axes, own["match"][at], look, own["fsd_paths"][at])
+        axes.set_xlabel(f"FSD {values[at]:.2f}")
 
 
 @styled
@@ -222,22 +263,15 @@ def plot_alignment_values(values: pd.DataFrame) -> Figure:
     return figure
 
 
-def _cut(names: Iterable[object], limit: int = 16) -> list[str]:
-    """Texts of at most `limit` characters; long ones lose the end of their first word."""
+def _cut(names: Iterable[object]) -> list[str]:
+    """Texts of at most `LONGEST_NAME` characters; long ones lose the end of their first word."""
     short = []
     for text in map(str, names):
         word, space, rest = text.partition(" ")
-        left = max(limit - 1 - len(space + rest), 1)  # for the word
-        is_long = len(text) > limit
-        short.append(f"{word[:left]}…{space}{rest}"[:limit] if is_long else text)
+        left = max(LONGEST_NAME - 1 - len(space + rest), 1)  # for the word
+        is_long = len(text) > LONGEST_NAME
+        short.append(f"{word[:left]}…{space}{rest}"[:LONGEST_NAME] if is_long else text)
     return short
-
-
-def _spread(count: int) -> list[int]:
-    """At most `MAX_COLUMNS` of 0 .. count - 1, evenly, with both ends."""
-    return np.unique(
-        np.linspace(0, count - 1, min(count, MAX_COLUMNS)).round().astype(int)
-    ).tolist()
 
 
 def _cells(

@@ -12,6 +12,7 @@ import pandas as pd
 from fustal_core.figures import (
     AVERAGE,
     COLOURS,
+    PUBLISHED,
     add_legend_below,
     colour_of,
     new_figure,
@@ -34,7 +35,6 @@ GENERATOR_MARKERS = {
     "HR-Pro (snippets)": "p",
     "HR-Pro": "P",
 }
-PUBLISHED = "published, THUMOS'14 (real)"
 _OTHER_MARKERS = "vXh*"
 _DASHES = ("--", ":", "-.", (0, (6, 2, 1, 2, 1, 2)))  # of published values
 

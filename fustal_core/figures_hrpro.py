@@ -16,7 +16,9 @@ import pandas as pd
 from fustal_core.figures import (
     COLOURS,
     add_legend_below,
+    as_bars,
     colour_of,
+    evenly,
     new_figure,
     nothing_to_show,
     styled,
@@ -70,8 +72,8 @@ class PointGrowth:
     reliable: pd.DataFrame
     refined: pd.DataFrame
     truth: pd.DataFrame
-    action_threshold: float = 0.1
-    background_threshold: float = 0.95
+    action_threshold: float
+    background_threshold: float
     video: str = ""
     other_points_s: np.ndarray = field(default_factory=lambda: np.zeros(0))
 
@@ -108,8 +110,8 @@ class SeedHistory:
     background_seeds: np.ndarray
     points_s: np.ndarray
     truth: pd.DataFrame
-    action_threshold: float = 0.1
-    background_threshold: float = 0.95
+    action_threshold: float
+    background_threshold: float
 
     def __post_init__(self) -> None:
         shape = len(self.iterations), len(self.times_s)
@@ -174,7 +176,7 @@ def plot_seeds_over_training(curves: SeedHistory) -> Figure:
     """
     if not len(curves.times_s) or not len(curves.iterations):
         return nothing_to_show("no snippet was looked at during the training")
-    chosen = evenly(len(curves.iterations))
+    chosen = evenly(len(curves.iterations), MAX_PANELS)
     truth = _Lane("truth", curves.truth, COLOURS["truth"])
     heights = [0.8] * len(chosen) + [truth.height_in]
     figure = new_figure(height_in=sum(heights) + 1.1)
@@ -188,13 +190,7 @@ def plot_seeds_over_training(curves: SeedHistory) -> Figure:
             spans = spans_of(seeds, curves.times_s, curves.seconds_per_snippet)
             # With an edge of its own colour, a snippet of a long video is no thinner than that.
             look = {"color": _lighter(SEED_COLOURS[name]), "linewidth": 0.7, "label": name}
-            widths = (spans["t_end"] - spans["t_start"]).to_numpy()
-            axes.broken_barh(
-                list(zip(spans["t_start"], widths, strict=True)),
-                (0, 1),
-                transform=axes.get_xaxis_transform(),
-                **look,
-            )
+            axes.broken_barh(as_bars(spans), (0, 1), transform=axes.get_xaxis_transform(), **look)
         _background_score(axes, curves.times_s, curves.background[at], curves)
         axes.grid(visible=False)
         axes.set_ylabel(f"iteration\n{curves.iterations[at]:,}", **_LEVEL)
@@ -379,9 +375,3 @@ def _draw_lanes(axes: Axes, lanes: Sequence[_Lane]) -> None:
     axes.tick_params(axis="y", length=0)
     axes.set_ylim(borders[-1], 0)
     axes.grid(visible=False, axis="y")
-
-
-def evenly(count: int) -> list[int]:
-    """At most `MAX_PANELS` of 0 .. count - 1, evenly, with both ends."""
-    places = np.linspace(0, count - 1, min(count, MAX_PANELS))
-    return np.unique(places.round().astype(int)).tolist()

@@ -17,12 +17,13 @@ from fustal_core.figures import (
     COLOURS,
     add_legend_below,
     colour_of,
+    evenly,
     new_figure,
     nothing_to_show,
     styled,
 )
 from fustal_core.figures_generators import AT_THE_RIGHT, draw_strip, name_strip_marks
-from fustal_core.figures_hrpro import evenly
+from fustal_core.figures_hrpro import MAX_PANELS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -72,7 +73,7 @@ def plot_prototypes(frames: Sequence[PrototypeFrame], class_names: Sequence[str]
     frames = [PrototypeFrame(*frame) for frame in frames]
     if not frames or not sum(len(frame.snippets) for frame in frames):
         return nothing_to_show("no embedding was looked at during the training")
-    shown = [frames[i] for i in evenly(len(frames))]
+    shown = [frames[i] for i in evenly(len(frames), MAX_PANELS)]
     columns = 2 if len(shown) == 4 else min(3, len(shown))
     rows = -(-len(shown) // columns)
     figure = new_figure(height_in=1.1 + 2.3 * rows)
@@ -136,10 +137,7 @@ def plot_confidence(
 
 def spearman(table: pd.DataFrame) -> float:
     """Rank correlation of `score` and `tiou`, ties by their mean rank; NaN if either is constant."""
-    ranks = table[["score", "tiou"]].rank()
-    if (ranks.nunique() < 2).any():
-        return float("nan")
-    return float(ranks["score"].corr(ranks["tiou"]))
+    return float(table[["score", "tiou"]].corr("spearman").loc["score", "tiou"])
 
 
 @styled

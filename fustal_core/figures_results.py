@@ -40,13 +40,13 @@ def _markers(rows: pd.DataFrame) -> list[str]:
     ]
 
 
-def _tiou_curve(axes: Axes, row: pd.Series, tiou: Sequence[float], marker: str) -> None:
+def _tiou_curve(axes: Axes, row: pd.Series, marker: str) -> None:
     """One line of mAP over tIoU; thresholds without a figure are left out, never interpolated."""
     measured = row["origin"] == "measured"
-    values = row[[f"mAP@{t:g}" for t in tiou]].to_numpy(dtype=float)
+    values = row[[f"mAP@{t:g}" for t in THUMOS_TIOU]].to_numpy(dtype=float)
     known = np.isfinite(values)
     axes.plot(
-        np.asarray(tiou)[known],
+        np.asarray(THUMOS_TIOU)[known],
         values[known],
         color=colour_of(row["method"]) if measured else COLOURS["published"],
         linestyle="-" if measured else (0, (4, 2)),
@@ -105,7 +105,7 @@ def _off_the_axis(axes: Axes, place: int, value: float) -> None:
 
 
 @styled
-def plot_main_results(main: pd.DataFrame, tiou: Sequence[float] = THUMOS_TIOU) -> Figure:
+def plot_main_results(main: pd.DataFrame) -> Figure:
     """The main table as a picture: mAP over tIoU, and the average over 0.1:0.7 of every row.
 
     Args:
@@ -118,21 +118,21 @@ def plot_main_results(main: pd.DataFrame, tiou: Sequence[float] = THUMOS_TIOU) -
     order = main.sort_values("origin", kind="stable").reset_index(drop=True)  # measured first
     figure = new_figure(height_in=max(3.0, 1.2 + 0.33 * order[AVERAGE].notna().sum()))
     left, right = figure.subplots(1, 2, width_ratios=[1.15, 1.0])
-    _results_panels(left, right, order, tiou)
+    _results_panels(left, right, order)
     left.set_title("mAP over tIoU")
     right.set_title("average")
     _mark_origins(left, order)
     return figure
 
 
-def _results_panels(left: Axes, right: Axes, order: pd.DataFrame, tiou: Sequence[float]) -> None:
+def _results_panels(left: Axes, right: Axes, order: pd.DataFrame) -> None:
     """Rows of a results table: mAP over tIoU on the left, averages on the right, the same marks."""
     markers = _markers(order)
     for (_, row), marker in zip(order.iterrows(), markers, strict=True):
-        _tiou_curve(left, row, tiou, marker)
+        _tiou_curve(left, row, marker)
     left.set(xlabel="tIoU threshold", ylabel="mAP (%)")
     left.set_ylim(bottom=0)
-    left.set_xticks(list(tiou))
+    left.set_xticks(THUMOS_TIOU)
     known = order[AVERAGE].notna()
     _average_panel(right, order[known], [markers[i] for i in order.index[known]])
     right.set_xlabel(f"mAP, {AVERAGE} (%)")
@@ -160,7 +160,7 @@ def _mark_origins(axes: Axes, rows: pd.DataFrame) -> None:
 
 
 @styled
-def plot_calibration(table: pd.DataFrame, tiou: Sequence[float] = THUMOS_TIOU) -> Figure:
+def plot_calibration(table: pd.DataFrame) -> Figure:
     """The calibration of the simulated data: the measured baseline over CoLA's published row.
 
     `table` has the columns of `main_results.csv`; the band is 40 +- 3 in the average.
@@ -169,7 +169,7 @@ def plot_calibration(table: pd.DataFrame, tiou: Sequence[float] = THUMOS_TIOU) -
     left, right = figure.subplots(1, 2, width_ratios=[1.2, 1.0])
     order = table.sort_values("origin", kind="stable").reset_index(drop=True)
     right.axvspan(37, 43, color=COLOURS["background"], alpha=0.35, linewidth=0)
-    _results_panels(left, right, order, tiou)
+    _results_panels(left, right, order)
     low, high = right.get_xlim()
     right.set_xlim(min(low, 33), max(high, 47))
     left.set_title("fall over tIoU")
@@ -179,22 +179,21 @@ def plot_calibration(table: pd.DataFrame, tiou: Sequence[float] = THUMOS_TIOU) -
 
 
 QUALITY_METRICS: dict[str, str] = {
-    "precision@{t:g}": "precision",
-    "recall@{t:g}": "recall",
-    "f1@{t:g}": "F1",
+    "precision@0.5": "precision at tIoU 0.5",
+    "recall@0.5": "recall at tIoU 0.5",
+    "f1@0.5": "F1 at tIoU 0.5",
     "mean_tiou": "mean tIoU of matched pairs",
 }
 
 
 @styled
-def plot_quality_along_pipeline(quality: pd.DataFrame, tiou: float = 0.5) -> Figure:
+def plot_quality_along_pipeline(quality: pd.DataFrame) -> Figure:
     """The study's main picture: how good the pseudo labels are after each step of the pipeline.
 
     Args:
         quality: one row per step and epoch, in pipeline order: `step` (name), `epoch` (NA where a
             step has none), `precision@0.5`, `recall@0.5`, `f1@0.5`, `mean_tiou` (fractions). Steps
             with epochs are lines: EMA labels thick, what they are compared with thin.
-        tiou: threshold of the first three.
     """
     figure = new_figure(height_in=4.6)
     panels = figure.subplots(2, 2, sharex=True).ravel()
@@ -202,8 +201,7 @@ def plot_quality_along_pipeline(quality: pd.DataFrame, tiou: float = 0.5) -> Fig
     lines = quality[quality["epoch"].notna()].astype({"epoch": float}).sort_values("epoch")
     epochs = np.unique(lines["epoch"])
     places = _epoch_places(len(fixed), epochs)
-    for axes, (column, title) in zip(panels, QUALITY_METRICS.items(), strict=True):
-        name = column.format(t=tiou)
+    for axes, (name, title) in zip(panels, QUALITY_METRICS.items(), strict=True):
         _fixed_steps(axes, fixed["step"], 100 * fixed[name])
         highest = 100 * lines.groupby("step")[name].last().max()
         for step, own in lines.groupby("step"):
@@ -212,8 +210,7 @@ def plot_quality_along_pipeline(quality: pd.DataFrame, tiou: float = 0.5) -> Fig
             _epoch_line(axes, at, values, str(step), highest)
         if len(epochs):
             axes.axvline(places[0] - 0.5, color=COLOURS["other"], linewidth=0.8, linestyle=":")
-        suffix = f" at tIoU {tiou:g}" if "@" in column else ""
-        axes.set_title(f"{title}{suffix} (%)")
+        axes.set_title(f"{title} (%)")
         axes.set_ylim(0, min(105.0, max(10.0, 1.25 * 100 * quality[name].max())))
     shown = np.unique(np.linspace(0, len(places) - 1, min(3, len(places))).astype(int))
     for axes in panels[2:]:
@@ -307,9 +304,7 @@ def _bin_centres(table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
 
 
 @styled
-def plot_class_ap(
-    per_class: pd.DataFrame, title: str = "AP per class, mean over tIoU 0.1:0.7"
-) -> Figure:
+def plot_class_ap(per_class: pd.DataFrame) -> Figure:
     """One row per class, one mark per method.
 
     Args:
@@ -328,6 +323,6 @@ def plot_class_ap(
         axes.plot(table[method], places, marker, color=colour_of(str(method)), label=str(method))
     axes.set_yticks(places, table.index)
     axes.set_ylim(-0.7, len(table) - 0.3)
-    axes.set(xlabel="AP (%)", title=title)
+    axes.set(xlabel="AP (%)", title="AP per class, mean over tIoU 0.1:0.7")
     add_legend_below(figure, axes, columns=min(4, len(table.columns)))
     return figure

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from fustal_core.config import Settings, SettingsError
+from fustal_core.environment import environment
 from fustal_core.made_from import STARTS_FROM, LabelSource
 from fustal_core.progress import NOTE, say_note, show_progress
 from fustal_core.rundir import Product, all_code, torch_device
@@ -231,18 +232,8 @@ def offered(scheduler: str | None, workers: int) -> Iterator[None]:
             connect(scheduler).close()
         elif workers > 1:
             scheduler = stack.enter_context(local_cluster(workers))
-        told = {SCHEDULER: scheduler, WORKERS: str(workers)}
-        before = {name: os.environ.get(name) for name in told}
-        _set_environment(told)
-        stack.callback(_set_environment, before)
-        yield
-
-
-def _set_environment(values: dict[str, str | None]) -> None:
-    for name, value in values.items():
-        os.environ.pop(name, None)
-        if value is not None:
-            os.environ[name] = value
+        with environment(**{SCHEDULER: scheduler, WORKERS: str(workers)}):
+            yield
 
 
 def make_at(address: str, missing: Sequence[Job]) -> None:

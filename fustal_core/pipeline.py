@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from fustal_core.claims import refresh_readme, write_claims
 from fustal_core.config import Settings, SettingsError, make_settings, read_settings
+from fustal_core.environment import environment
 from fustal_core.files import (
     atomic_path,
     file_digest,
@@ -290,19 +291,15 @@ def _relayed_progress(name: str, say: Say) -> Iterator[None]:
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder) / "progress"
         log.touch()
-        previous = os.environ.get(VARIABLE)
-        os.environ[VARIABLE] = str(log)
         over = threading.Event()
         thread = threading.Thread(target=_relay, args=(log, name, say, over), daemon=True)
         thread.start()
         try:
-            yield
+            with environment(**{VARIABLE: str(log)}):
+                yield
         finally:
             over.set()
             thread.join()
-            os.environ.pop(VARIABLE)
-            if previous is not None:
-                os.environ[VARIABLE] = previous
 
 
 def _relay(log: Path, name: str, say: Say, over: threading.Event) -> None:

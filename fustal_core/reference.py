@@ -11,11 +11,10 @@ import pandas as pd
 from scipy.ndimage import binary_dilation, binary_erosion
 
 
-def iou_of_two(a: Sequence[float], b: Sequence[float], plus_one: bool = False) -> float:
-    """tIoU of two segments given as (start, end); `plus_one`: lengths as end - start + 1."""
-    more = 1.0 if plus_one else 0.0
-    inter = max(0.0, min(a[1], b[1]) - max(a[0], b[0]) + more)
-    union = (b[1] - b[0] + more) + (a[1] - a[0] + more) - inter
+def iou_of_two(a: Sequence[float], b: Sequence[float], extra: float = 0.0) -> float:
+    """tIoU of two segments (start, end) whose lengths are end - start + extra."""
+    inter = max(0.0, min(a[1], b[1]) - max(a[0], b[0]) + extra)
+    union = (b[1] - b[0] + extra) + (a[1] - a[0] + extra) - inter
     return inter / union if union > 0 else 0.0
 
 
@@ -47,7 +46,7 @@ def average_precision_by_rows(
                 overlap = iou_of_two(
                     (detection["t_start"], detection["t_end"]),
                     (segment["t_start"], segment["t_end"]),
-                    plus_one,
+                    float(plus_one),
                 )
                 candidates.append((overlap, row))
         candidates.sort(reverse=True)

@@ -12,6 +12,8 @@ import numpy as np
 import pandas as pd
 from scipy.interpolate import interp1d
 
+from fustal_core.reference import iou_of_two
+
 
 class Way(NamedTuple):
     """Constants of a method.
@@ -38,16 +40,6 @@ FUSTAL_WAY = Way(
     class_threshold=0.2,
     tiou=0.5,
     scaled=True,
-)
-ACM_NET_WAY = Way(
-    [0.15, 0.2],
-    [step / 20 for step in range(3, 20)],
-    factor=20,
-    margin=0.2,
-    class_share=0.0,
-    class_threshold=0.25,
-    tiou=0.55,
-    scaled=False,
 )
 
 
@@ -157,16 +149,9 @@ def suppressed(
     """
     kept: list[tuple[float, float, float]] = []
     for row in sorted(rows, key=lambda row: -row[0]):
-        if all(overlap(row[1:], other[1:], extra) < tiou for other in kept):
+        if all(iou_of_two(row[1:], other[1:], extra) < tiou for other in kept):
             kept.append(row)
     return kept
-
-
-def overlap(a: tuple[float, float], b: tuple[float, float], extra: float = 0.0) -> float:
-    """tIoU of two (start, end) whose lengths are end - start + extra."""
-    inter = max(0.0, min(a[1], b[1]) - max(a[0], b[0]) + extra)
-    union = (a[1] - a[0] + extra) + (b[1] - b[0] + extra) - inter
-    return inter / union if union > 0 else 0.0
 
 
 def soft_nms_by_loops(
@@ -186,7 +171,7 @@ def soft_nms_by_loops(
             break
         picked.append(best)
         rows = [
-            (row[0] * np.exp(-(overlap(row[1:], best[1:], extra) ** 2) / sigma), *row[1:])
+            (row[0] * np.exp(-(iou_of_two(row[1:], best[1:], extra) ** 2) / sigma), *row[1:])
             for row in rows
         ]
     table = np.array(picked).reshape(-1, 3)

@@ -7,7 +7,7 @@ report shows where the thing would have been: no part of a run is left out silen
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +16,7 @@ from typing import Any
 import pandas as pd
 
 from fustal_core.annotations import DataError
-from fustal_core.config import SettingsError, make_settings, setting_names
+from fustal_core.config import SettingsError, flatten, make_settings, setting_names
 from fustal_core.report_section import (
     Section,
     Table,
@@ -81,7 +81,7 @@ def collect_run(run_dir: Path, expected: Sequence[str] = ()) -> RunReport:
         raise DataError([f"{run_dir / 'config.json'}: {error}"]) from None
     provenance = {}
     try:
-        provenance = dict(_flatten(read_object(run_dir / "provenance.json")))
+        provenance = flatten(read_object(run_dir / "provenance.json"))
     except (ValueError, OSError) as error:
         notes.append(f"provenance.json: {reason_of(error)}")
     provenance |= _made_with(run_dir)
@@ -106,14 +106,6 @@ def _made_with(run_dir: Path) -> dict[str, str]:
     }
 
 
-def _flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            yield from _flatten(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
-
-
 def _settings(stored: dict[str, Any]) -> tuple[pd.DataFrame, list[str]]:
     """Stored settings beside the defaults of their profile, as far as this version knows them."""
     notes, defaults = [], {}
@@ -124,7 +116,7 @@ def _settings(stored: dict[str, Any]) -> tuple[pd.DataFrame, list[str]]:
             stored.get("seed", 0),
             {"constants": stored.get("constants", "thumos14")},
         )
-        defaults = dict(_flatten(plain.model_dump(mode="json")))
+        defaults = flatten(plain.model_dump(mode="json"))
     except SettingsError as error:
         notes.append(f"config.json: cannot be compared with this version's defaults: {error}")
     meanings = setting_names()
@@ -136,7 +128,7 @@ def _settings(stored: dict[str, Any]) -> tuple[pd.DataFrame, list[str]]:
             "meaning": meanings.get(name, ""),
             "changed": name not in defaults or value != defaults[name],
         }
-        for name, value in _flatten(stored)
+        for name, value in flatten(stored).items()
     ]
     return pd.DataFrame(rows, columns=["name", "value", "default", "meaning", "changed"]), notes
 

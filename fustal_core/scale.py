@@ -18,8 +18,13 @@ import pandas as pd
 
 from fustal_core.bench_growth import fit_exponent
 from fustal_core.bench_machine import measure_machine
+from fustal_core.config import make_settings
+from fustal_core.figures import save_figure
+from fustal_core.figures_scale import plot_scale
+from fustal_core.files import write_text
 from fustal_core.progress import Progress
-from fustal_core.scale_estimate import Measured, Rates
+from fustal_core.scale_estimate import ACTIVITYNET, Measured, Rates, estimate, storage
+from fustal_core.scale_page import render_page
 from fustal_core.scale_parts import AT_REST, COLUMNS, measure_size, settings_of_size
 from fustal_core.scale_passes import Shape, all_passes
 from fustal_core.stages import one_thread
@@ -114,7 +119,7 @@ def measured_at_largest(
     snippets = round(own["snippets"].iloc[0] / videos)
     shape = Shape(simulation.feature_dim, simulation.num_classes, snippets)
     with one_thread():
-        passes, machine = all_passes(settings, shape, timed=True), measure_machine("cpu")
+        passes, machine = all_passes(settings, shape), measure_machine("cpu")
     rates = Rates(machine.text(), machine.matrix_gflops["float32"], machine.copy_gb_s)
     return Measured(
         own["cpu_seconds"].to_dict(),
@@ -125,3 +130,31 @@ def measured_at_largest(
         passes,
         rates,
     )
+
+
+def write_scale(
+    out: Path, table: pd.DataFrame, overrides: dict[str, Any] | None = None
+) -> list[Path]:
+    """Write what was measured, what ActivityNet would cost, a page about both, and the figure.
+
+    Args:
+        out: folder for ``scale.csv``, ``scale_estimate.csv``, ``scale.md`` and the figure ``scale``.
+        table: from :func:`measure_scale`.
+        overrides: that it was made with.
+
+    Returns:
+        The files.
+    """
+    fits = fit_growth(table)
+    # Kept at once: what follows times the networks, and may be killed.
+    write_text(out / "scale.csv", table.to_csv(index=False))
+    measured = measured_at_largest(table, fits, overrides)
+    settings = make_settings(profile="paper", overrides={"constants": "activitynet13"})
+    with one_thread():
+        passes = all_passes(settings, ACTIVITYNET.shape)
+    stages, needed = estimate(measured, settings, passes), storage(measured, settings)
+    write_text(out / "scale_estimate.csv", stages.to_csv(index=False))
+    page = render_page(table, fits, measured, stages, needed, ACTIVITYNET)
+    write_text(out / "scale.md", page)
+    written = [out / name for name in ("scale.csv", "scale_estimate.csv", "scale.md")]
+    return written + save_figure(plot_scale(table, fits), out / "scale")

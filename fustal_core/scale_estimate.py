@@ -139,8 +139,7 @@ def estimate(
     Args:
         measured: at few channels.
         settings: of the run on the corpus.
-        passes: through the networks at its size; those that were not timed count at the machine's
-            rates, which is less than they take.
+        passes: through the networks at its size.
         corpus: whose number of videos counts.
 
     Returns:
@@ -187,12 +186,12 @@ def _student_stages(settings: Settings, corpus: Corpus, more: float) -> list[Sta
 
 
 def _row(measured: Measured, stage: Stage, passes: Mapping[str, Pass]) -> dict[str, Any]:
-    rates = measured.rates.gflops, measured.rates.copy_gb_s
+    copy_gb_s = measured.rates.copy_gb_s
     needed = [(count, passes[kind]) for kind, count in stage.networks.items()]
-    spent = sum(n * measured.passes[kind].cost_s(*rates) for kind, n in stage.networks.items())
+    spent = sum(n * measured.passes[kind].cost_s(copy_gb_s) for kind, n in stage.networks.items())
     own_s = measured.seconds[stage.name] / _units(measured, stage.name)
     gflop = sum(count * one.gflop for count, one in needed)
-    network_s = sum(count * one.cost_s(*rates) for count, one in needed)
+    network_s = sum(count * one.cost_s(copy_gb_s) for count, one in needed)
     rest_s = stage.more * max(own_s - spent, 0.0)
     return {
         "stage": stage.name,

@@ -1,4 +1,4 @@
-"""What the networks of a run have to compute at a given size: counted without computing it, or timed.
+"""What the networks of a run have to compute at a given size: counted without computing it, and timed.
 
 Operations and bytes are counted on torch's device without memory ("meta"), so that the size does not
 matter. Two operations are a multiplication and its addition; bytes are those that every operation but
@@ -7,10 +7,9 @@ the views reads and writes, as if no two of them were fused.
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -47,61 +46,62 @@ class Shape:
 
 
 @dataclass(frozen=True)
-class Pass:
-    """A training step, or one video through a trained network.
+class Work:
+    """What a training step, or one video through a trained network, computes.
 
     Attributes:
         gflop: 10^9 operations of matrix products and convolutions.
         gb: 10^9 bytes read and written.
         optimiser_gb: the same by the optimiser and the average of the weights.
-        seconds: that it took without the optimiser; NaN where it was only counted.
     """
 
     gflop: float
     gb: float
     optimiser_gb: float = 0.0
-    seconds: float = float("nan")
 
-    def limit_s(self, gflops: float, copy_gb_s: float) -> float:
-        """Seconds at the rates of a machine: products and other operations one after the other."""
-        return self.gflop / gflops + (self.gb + self.optimiser_gb) / copy_gb_s
 
-    def cost_s(self, gflops: float, copy_gb_s: float) -> float:
-        """Seconds that it took, and those of the optimiser at a machine's rate; else the limit."""
-        if math.isnan(self.seconds):
-            return self.limit_s(gflops, copy_gb_s)
+@dataclass(frozen=True, kw_only=True)
+class Pass(Work):
+    """The same, with the time it took.
+
+    Attributes:
+        seconds: without the optimiser.
+    """
+
+    seconds: float
+
+    def cost_s(self, copy_gb_s: float) -> float:
+        """Seconds that it took, and those of the optimiser at a machine's rate."""
         return self.seconds + self.optimiser_gb / copy_gb_s
 
 
-def count_pass(kind: str, settings: Settings, shape: Shape) -> Pass:
+def count_pass(kind: str, settings: Settings, shape: Shape) -> Work:
     """Operations and bytes of one of ``KINDS``, without those of a search."""
     work, weights_gb = _make(kind, settings, shape, "meta")
     traffic, counter = _Traffic(), FlopCounterMode(display=False)
     with traffic, counter:
         work()
-    return Pass(counter.get_total_flops() / 1e9, traffic.num_bytes / 1e9, weights_gb)
+    return Work(counter.get_total_flops() / 1e9, traffic.num_bytes / 1e9, weights_gb)
 
 
-def all_passes(settings: Settings, shape: Shape, *, timed: bool) -> dict[str, Pass]:
-    """Every one of ``KINDS``, counted, and timed on this machine's CPU if wanted."""
+def all_passes(settings: Settings, shape: Shape) -> dict[str, Pass]:
+    """Every one of ``KINDS``, counted, and timed on this machine's CPU."""
     found = {kind: count_pass(kind, settings, shape) for kind in KINDS}
-    if not timed:
-        return found
     return {
-        kind: replace(counted, seconds=time_pass(kind, settings, shape))
+        kind: Pass(**vars(counted), seconds=time_pass(kind, settings, shape))
         for kind, counted in found.items()
     }
 
 
-def time_pass(kind: str, settings: Settings, shape: Shape, repeats: int = 2) -> float:
-    """Seconds of the CPU for one of ``KINDS``, from random features: the fastest of a few.
+def time_pass(kind: str, settings: Settings, shape: Shape) -> float:
+    """Seconds of the CPU for one of ``KINDS``, from random features: the faster of two.
 
     A video's candidates, all alike in an untrained network, are suppressed as in a real inference:
     more than a trained network has. A step is without its optimiser.
     """
     work, _ = _make(kind, settings, shape, "cpu")
     seconds = []
-    for _ in range(repeats):
+    for _ in range(2):
         start = time.process_time()
         work()
         seconds.append(time.process_time() - start)

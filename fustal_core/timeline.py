@@ -57,27 +57,25 @@ class Timeline:
 
     Args:
         layers: layer name -> frame with `t_start`, `t_end` (s), `label`, optionally `score` and
-            `video`; or one frame with a further column `layer`.
+            `video`. Classes of the first layer get a lane of their own in every layer, all others
+            share one named `other classes`.
         video: which video; where frames name several and this is left empty, the first by name.
         curves: name -> (times in s (T,), values (T,)), drawn above the lanes.
         duration_s: right end of the time axis; by default the last end.
-        classes: classes that get a lane of their own in every layer; by default those of the
-            first layer. All others share a lane named `other classes`.
         title: by default the name of the video.
 
     Raises:
         ValueError: a layer lacks a needed column (named), or the video is in no layer.
     """
 
-    layers: Mapping[str, pd.DataFrame] | pd.DataFrame
+    layers: Mapping[str, pd.DataFrame]
     video: str = ""
     curves: Mapping[str, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
     duration_s: float | None = None
-    classes: tuple[str, ...] = ()
     title: str = ""
 
     def __post_init__(self) -> None:
-        tables = _as_layers(self.layers)
+        tables = self.layers
         for name, table in tables.items():
             missing = {"t_start", "t_end", "label"} - set(table.columns)
             if missing:
@@ -96,7 +94,7 @@ class Timeline:
     def lanes(self) -> list[Lane]:
         """The lanes from top to bottom, layers in the order given."""
         first = next(iter(self.layers.values()), pd.DataFrame({"label": []}))
-        own = self.classes or tuple(sorted(first["label"].unique()))
+        own = tuple(sorted(first["label"].unique()))
         return [lane for name, t in self.layers.items() for lane in _layer_lanes(name, t, own)]
 
     @property
@@ -143,15 +141,6 @@ class Timeline:
     def __repr__(self) -> str:
         counts = ", ".join(f"{len(table)} {name}" for name, table in self.layers.items())
         return f"Timeline({self.video}: {counts})"
-
-
-def _as_layers(layers: Mapping[str, pd.DataFrame] | pd.DataFrame) -> dict[str, pd.DataFrame]:
-    if not isinstance(layers, pd.DataFrame):
-        return dict(layers)
-    if "layer" not in layers:
-        return {"segments": layers}
-    names = layers["layer"].unique()  # in the order of appearance
-    return {str(n): layers[layers["layer"] == n].drop(columns="layer") for n in names}
 
 
 def _layer_lanes(layer: str, table: pd.DataFrame, own: tuple[str, ...]) -> list[Lane]:

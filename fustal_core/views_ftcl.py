@@ -17,6 +17,7 @@ from fustal_core.alignment import (
     lcs_table,
     longest_common_subsequence,
 )
+from fustal_core.annotations import in_segments
 from fustal_core.config import make_settings
 from fustal_core.data import Dataset
 from fustal_core.ftcl import FTCL, PairSampler, example_pairs
@@ -48,8 +49,9 @@ def attention_inside(model: Generator, dataset: Dataset, subset: str, length: in
     for video in dataset.video_names(subset):
         attention = run_generator(model, dataset, video, length).attention[0].cpu().numpy()
         times = snippet_times(dataset, video, len(attention))
-        inside = _in_action(dataset, video, times)
-        near = _in_action(dataset, video, times, margin_s=4) & ~inside
+        truth = truth_of(dataset, video)
+        inside = in_segments(times, truth)
+        near = in_segments(times, truth, margin_s=4) & ~inside
         for place, mask in enumerate((inside, near, ~(inside | near))):
             sums[place] += attention[mask].sum(0)
             counts[place] += mask.sum()
@@ -182,8 +184,8 @@ def lcs_picture(
         "similarity": similarity.numpy(),
         "table": table.numpy(),
         "path": lcs_path(similarity, settings.lcs_threshold).numpy(),
-        "row_inside": _in_action(dataset, videos[0], times[0]),
-        "column_inside": _in_action(dataset, videos[1], times[1]),
+        "row_inside": in_segments(times[0], truth_of(dataset, videos[0])),
+        "column_inside": in_segments(times[1], truth_of(dataset, videos[1])),
         "value": float(table[-1, -1]),
     }
 
@@ -278,12 +280,3 @@ def _candidate_times(
         fed = min(dataset.generator_features.num_snippets(video), length)
         times.append(snippet_times(dataset, video, fed)[look[f"{kind}_{side}"].numpy()])
     return times
-
-
-def _in_action(
-    dataset: Dataset, video: str, times_s: np.ndarray, margin_s: float = 0.0
-) -> np.ndarray:
-    """Which times (T,) lie in a true action, or within the margin of one, booleans (T,)."""
-    truth = truth_of(dataset, video)
-    start, end = truth["t_start"].to_numpy() - margin_s, truth["t_end"].to_numpy() + margin_s
-    return ((times_s[:, None] >= start) & (times_s[:, None] <= end)).any(1)

@@ -100,6 +100,8 @@ def seed_history(study: Study) -> SeedHistory:
         background_seeds=np.stack([own.background.numpy() > 0 for own in seeds]),
         points_s=study.points.points.query("video == @video")["t"].to_numpy(),
         truth=truth,
+        action_threshold=study.settings.hr_pro.action_threshold,
+        background_threshold=study.settings.hr_pro.background_threshold,
     )
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from fustal_core.data import Dataset
-from fustal_core.figures import COLOURS, add_legend_below, colour_of, new_figure, styled
+from fustal_core.figures import COLOURS, add_legend_below, as_bars, colour_of, new_figure, styled
 from fustal_core.generation import generator_task, propose
 from fustal_core.generator_training import train
 from fustal_core.matching import Pairs, greedy_match, overlaps
@@ -247,8 +247,7 @@ def _plot_small(
         look = {"color": colour_of(name), "label": name, "linewidth": 1.4 if left.lines else 4}
         left.plot(THUMOS_TIOU, scores.loc[name, MAP_COLUMNS].astype(float), marker="o", **look)
         right.plot(*curve[f"T-CAS {label}"], **look)
-    spans = list(zip(own["t_start"], own["t_end"] - own["t_start"], strict=True))
-    right.broken_barh(spans, (1.04, 0.08), facecolors=COLOURS["truth"], linewidth=0)
+    right.broken_barh(as_bars(own), (1.04, 0.08), facecolors=COLOURS["truth"], linewidth=0)
     left.set(xlabel="tIoU", ylabel="test mAP (%)", ylim=(0, None))
     right.set(xlabel="time (s)", ylabel="T-CAS", title=f"{label}; black: truth ({video})")
     add_legend_below(figure, left, columns=2)

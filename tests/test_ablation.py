@@ -13,7 +13,6 @@ from training_helpers import TINY
 
 from fustal_core import ablation, grid, making
 from fustal_core.ablation import (
-    AVERAGE,
     Results,
     of_cell,
     of_seed,
@@ -22,6 +21,7 @@ from fustal_core.ablation import (
     summary,
 )
 from fustal_core.config import SettingsError, make_settings
+from fustal_core.figures import AVERAGE
 from fustal_core.grid import Cell
 from fustal_core.metrics import map_summary
 from fustal_core.quality import pseudo_label_quality

@@ -33,11 +33,21 @@ from fustal_core.ftcl_training import ACM_NET_PARTS, acm_net_task
 from fustal_core.generation import localization_of, propose, propose_video, run_generator
 from fustal_core.generator_training import Trained, train
 from fustal_core.proposals import FUSTAL, generate_proposals
-from fustal_core.reference_proposals import ACM_NET_WAY, proposals_by_loops, suppressed
+from fustal_core.reference_proposals import Way, proposals_by_loops, suppressed
 from fustal_core.stage_settings import ACMNetSettings, GenerationSettings
 
 COLUMNS = ["label", "score", "t_start", "t_end"]
 ACTIVITYNET = make_settings(overrides={"constants": "activitynet13"}).acm_net
+ACM_NET_WAY = Way(
+    [0.15, 0.2],
+    [step / 20 for step in range(3, 20)],
+    factor=20,
+    margin=0.2,
+    class_share=0.0,
+    class_threshold=0.25,
+    tiou=0.55,
+    scaled=False,
+)
 
 
 def acm_net(**changes: Any) -> ACMNetSettings:

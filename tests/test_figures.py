@@ -334,7 +334,7 @@ def test_timeline_lanes_hold_the_segments_of_the_video() -> None:
 
 def test_timeline_draws_every_segment_where_it_lies() -> None:
     timeline = Timeline(
-        segments(("v", "a", 1, 2, 1.0), ("v", "a", 4, 7, 0.5)),
+        {"student": segments(("v", "a", 1, 2, 1.0), ("v", "a", 4, 7, 0.5))},
         curves={"actionness": (np.array([0.0, 8.0]), np.array([0.0, 1.0]))},
     )
     above, below = timeline.figure().axes
@@ -344,11 +344,9 @@ def test_timeline_draws_every_segment_where_it_lies() -> None:
     np.testing.assert_array_equal(above.lines[0].get_ydata(), [0, 1])
 
 
-def test_timeline_displays_as_png_and_splits_a_table_by_layer() -> None:
-    table = segments(("v", "a", 1, 2, 1.0), ("v", "a", 1, 3, 0.3)).assign(
-        layer=["truth", "student"]
-    )
-    timeline = Timeline(table)
+def test_timeline_displays_as_png_and_as_text() -> None:
+    truth, found = segments(("v", "a", 1, 2, 1.0)), segments(("v", "a", 1, 3, 0.3))
+    timeline = Timeline({"truth": truth, "student": found})
     assert timeline._repr_png_().startswith(b"\x89PNG")
     assert timeline._repr_png_() == timeline._repr_png_()
     assert [lane.layer for lane in timeline.lanes()] == ["truth", "student"]

@@ -27,7 +27,7 @@ from fustal_core.alignment import (
     lcs_table,
     longest_common_subsequence,
 )
-from fustal_core.figures import COLOURS, WIDTH_IN, colour_of
+from fustal_core.figures import AVERAGE, COLOURS, WIDTH_IN, colour_of
 from fustal_core.figures_ftcl import (
     plot_alignment_values,
     plot_fsd,
@@ -37,8 +37,6 @@ from fustal_core.figures_ftcl import (
 from fustal_core.figures_generators import GENERATOR_MARKERS, plot_generators, plot_terms
 
 pytestmark = pytest.mark.filterwarnings("error")  # of matplotlib: a layout that does not fit
-
-AVERAGE = "avg 0.1:0.7"
 
 
 def fsd_pair(n: int, m: int, low: float = 0.0, seed: int = 0, name: str = "") -> dict[str, Any]:

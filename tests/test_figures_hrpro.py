@@ -16,13 +16,12 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from scipy.stats import spearmanr
 
-from fustal_core.figures import AVERAGE, COLOURS, colour_of
+from fustal_core.figures import AVERAGE, COLOURS, colour_of, evenly
 from fustal_core.figures_cost import plot_label_cost
 from fustal_core.figures_hrpro import (
     MAX_PANELS,
     PointGrowth,
     SeedHistory,
-    evenly,
     plot_point_to_segment,
     plot_seeds_over_training,
     spans_of,
@@ -62,6 +61,8 @@ def growth(**changes: object) -> PointGrowth:
         reliable=segments((3, 7, 0.8), (11, 16, 0.2)),
         refined=segments((3.5, 7.5, 1.0), (12, 15, 1.0)),
         truth=segments((4, 7), (12, 16)),
+        action_threshold=0.1,
+        background_threshold=0.95,
     )
     return replace(given, **changes)
 
@@ -79,6 +80,8 @@ def history(count: int = 3, **changes: object) -> SeedHistory:
         background_seeds=np.tile(np.array([0, 0, 0, 0, 1, 0], dtype=bool), (count, 1)),
         points_s=np.array([0.5]),
         truth=segments((0, 3)),
+        action_threshold=0.1,
+        background_threshold=0.95,
     )
     return replace(given, **changes)
 
@@ -409,7 +412,7 @@ def test_of_many_iterations_some_are_shown_with_both_ends() -> None:
 
 @given(st.integers(1, 200))
 def test_chosen_moments_are_different_rising_and_hold_both_ends(count: int) -> None:
-    chosen = evenly(count)
+    chosen = evenly(count, MAX_PANELS)
     assert len(chosen) == min(count, MAX_PANELS)
     assert chosen == sorted(set(chosen))
     assert (chosen[0], chosen[-1]) == (0, count - 1)

@@ -234,7 +234,7 @@ def test_plus_one_equals_the_row_by_row_evaluator(case: tuple) -> None:
 def test_plus_one_by_hand() -> None:
     truth = frame(("v", "run", 0, 2))
     apart = frame(("v", "run", 2.5, 3, 0.9))  # inter 2 - 2.5 + 1, union 3 + 1.5 - 0.5
-    assert iou_of_two((0, 2), (2.5, 3), plus_one=True) == pytest.approx(1 / 8)
+    assert iou_of_two((0, 2), (2.5, 3), extra=1.0) == pytest.approx(1 / 8)
     assert detection_map(apart, truth, [0.1, 0.2], plus_one=True).loc["run"].tolist() == [1, 0]
     assert detection_map(apart, truth, [0.1]).loc["run"].tolist() == [0]
     short = frame(("v", "run", 0, 1, 0.9))  # 2/3 instead of 1/2

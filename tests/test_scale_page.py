@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +24,7 @@ from fustal_core.scale import fit_growth
 from fustal_core.scale_estimate import ACTIVITYNET, Measured, Rates, estimate, storage
 from fustal_core.scale_page import render_page
 from fustal_core.scale_parts import AT_REST, COLUMNS, settings_of_size
-from fustal_core.scale_passes import KINDS, Pass
+from fustal_core.scale_passes import KINDS, Pass, count_pass
 
 pytestmark = pytest.mark.filterwarnings("error::UserWarning")  # of matplotlib: a layout that fails
 
@@ -132,17 +131,7 @@ def test_sizes_are_sorted() -> None:
 def test_the_command_writes_page_tables_and_figure(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    counted = scale_passes.all_passes
-
-    def without_a_clock(*given: object, timed: bool) -> dict[str, Pass]:
-        return {
-            kind: replace(one, seconds=0.5)
-            for kind, one in counted(*given, timed=False).items()
-            if timed
-        }
-
-    monkeypatch.setattr(scale_passes, "all_passes", without_a_clock)
-    monkeypatch.setattr(scale, "all_passes", without_a_clock)
+    monkeypatch.setattr(scale_passes, "time_pass", lambda *_: 0.5)
     machine = Machine("cpu", "a machine", 1, 64, {"float32": 100.0}, 10.0)
     monkeypatch.setattr(scale, "measure_machine", lambda _: machine)
     table().to_csv(tmp_path / "earlier.csv", index=False)
@@ -156,8 +145,14 @@ def test_the_command_writes_page_tables_and_figure(
     steps = 61 * math.ceil(10_024 / 8)
     assert stages.loc["train the student", "units"] == steps
     paper = make_settings(profile="paper", overrides={"constants": "activitynet13"})
-    step = counted(paper, ACTIVITYNET.shape, timed=False)["student step"]
+    step = count_pass("student step", paper, ACTIVITYNET.shape)
     assert stages.loc["train the student", "gflop"] == pytest.approx(step.gflop)
+
+
+def test_a_place_that_cannot_be_written_is_refused_by_its_option(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    result = CliRunner().invoke(app, ["scale", "--out", str(tmp_path / "file")])
+    assert str(result.exception) == f"--out: {tmp_path / 'file'} is no folder that can be written"
 
 
 @pytest.mark.parametrize(

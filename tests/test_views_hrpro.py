@@ -40,12 +40,14 @@ def test_growth_goes_from_points_to_segments(study: Study) -> None:
 
 def test_seeds_are_shown_at_every_look(study: Study) -> None:
     history = views_hrpro.seed_history(study)
-    iterations = study.settings.hr_pro.iterations
+    settings, iterations = study.settings.hr_pro, study.settings.hr_pro.iterations
     assert history.iterations[0] == 0
     assert history.iterations[-1] == iterations
     assert len(history.iterations) == min(LOOKS, iterations) + 1
     assert history.background.shape == history.action_seeds.shape == history.background_seeds.shape
     assert not (history.action_seeds & history.background_seeds).any()
+    assert history.action_threshold == settings.action_threshold
+    assert history.background_threshold == settings.background_threshold
 
 
 def test_prototypes_are_projected_to_common_axes(study: Study) -> None:
