@@ -97,7 +97,7 @@ def localization_of(settings: GeneratorSettings) -> Localization:
         upsampling=20,
         margin=0.2,
         class_score_weight=0.0,
-        min_max=False,
+        min_max=settings.min_max,
         at_class_threshold=False,
     )
 

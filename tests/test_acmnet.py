@@ -539,6 +539,9 @@ def test_curves_are_cut_as_they_are() -> None:
     assert generate_proposals(*video, nms=False).empty  # scaled, a flat curve is 0
     low = (np.full((6, 1), 0.1), np.full(6, 0.149), *video[2:])
     assert generate_proposals(*low, how=HOW, nms=False).empty
+    scaled = localization_of(acm_net(min_max=True))
+    assert scaled == replace(HOW, min_max=True)
+    assert generate_proposals(*video, how=scaled, nms=False).empty
 
 
 def test_classes_are_above_the_threshold_or_the_best() -> None:
