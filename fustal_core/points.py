@@ -1,6 +1,6 @@
 """Point labels: one moment of each action of the training videos, as point supervision uses them.
 
-Two spellings: ``video_id, class, time_s`` in seconds (data.md, layout 6), and HR-Pro's
+Two spellings: ``video_id, class, time_s`` in seconds, and HR-Pro's
 ``video_id, class, start_frame, stop_frame, point`` in frames of the source video, of which the
 segment's ends are not read: who trains with points sees points.
 """
