@@ -342,40 +342,6 @@ def _soften(table: Tensor, sigma: float, plus_one: bool) -> np.ndarray:
     return torch.cat([segments, scores[..., None]], dim=2).numpy()
 
 
-def soft_nms(
-    segments: Tensor | np.ndarray,
-    scores: Tensor | np.ndarray,
-    sigma: float,
-    min_score: float = 0.0,
-    legacy_plus_one: bool = False,
-) -> tuple[Tensor | np.ndarray, Tensor | np.ndarray]:
-    """Gaussian soft-NMS: each pick multiplies the others' scores by exp(-tIoU^2 / sigma).
-
-    Args:
-        segments: (N, 2).
-        scores: (N,).
-        sigma: width of the Gaussian.
-        min_score: segments whose score falls below this are dropped.
-        legacy_plus_one: lengths as end - start + 1.
-
-    Returns:
-        Segments (M, 2) and decayed scores (M,) in falling order; the kind that was given.
-    """
-    as_numpy = not isinstance(segments, Tensor)
-    pair = (torch.as_tensor(segments), torch.as_tensor(scores))
-    picked, decayed = batched_soft_nms(
-        pair[0][None],
-        pair[1][None],
-        sigma,
-        min_score=min_score,
-        max_picks=len(scores),
-        legacy_plus_one=legacy_plus_one,
-    )
-    alive = torch.isfinite(decayed[0])
-    result = picked[0][alive], decayed[0][alive]
-    return (result[0].numpy(), result[1].numpy()) if as_numpy else result
-
-
 def batched_soft_nms(
     segments: Tensor,
     scores: Tensor,

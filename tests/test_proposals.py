@@ -11,6 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from nms_helpers import soft_nms
 from scipy.interpolate import interp1d
 
 from fustal_core.proposals import (
@@ -23,7 +24,6 @@ from fustal_core.proposals import (
     nms,
     normalise,
     outer_inner_contrast,
-    soft_nms,
     suppress_softly,
     thin,
     upsample,
@@ -316,8 +316,8 @@ def test_nms_of_equal_scores_keeps_the_first() -> None:
 
 
 def test_soft_nms_by_hand() -> None:
-    segments = np.array([[0.0, 4.0], [0.0, 2.0], [4.0, 8.0]])
-    picked, scores = soft_nms(segments, np.array([0.9, 0.8, 0.7]), sigma=0.5)
+    segments = torch.tensor([[0.0, 4.0], [0.0, 2.0], [4.0, 8.0]])
+    picked, scores = soft_nms(segments, torch.tensor([0.9, 0.8, 0.7]), sigma=0.5)
     assert picked.tolist() == [[0, 4], [4, 8], [0, 2]]
     assert scores.tolist() == pytest.approx([0.9, 0.7, 0.8 * np.exp(-(0.5**2) / 0.5)])
 
@@ -334,15 +334,12 @@ def test_soft_nms_equals_loops(
 ) -> None:
     segments, scores = random_segments(count, seed)
     expected = soft_nms_by_loops(segments, scores, sigma, min_score, extra=float(legacy))
-    found = soft_nms(segments, scores, sigma, min_score, legacy_plus_one=legacy)
-    as_torch = soft_nms(*map(torch.from_numpy, (segments, scores)), sigma, min_score, legacy)
-    for ours, tensor, reference in zip(found, as_torch, expected, strict=True):
-        assert isinstance(ours, np.ndarray)
-        assert isinstance(tensor, torch.Tensor)
+    tensors = map(torch.from_numpy, (segments, scores))
+    found = soft_nms(*tensors, sigma, min_score, legacy_plus_one=legacy)
+    for ours, reference in zip(found, expected, strict=True):
         assert ours.shape == reference.shape
-        assert ours == pytest.approx(reference, abs=1e-12)
-        assert np.array_equal(tensor.numpy(), ours)
-    assert (np.diff(found[1]) <= 0).all()
+        assert ours.numpy() == pytest.approx(reference, abs=1e-12)
+    assert (found[1].diff() <= 0).all()
 
 
 def test_soft_nms_leaves_its_input_alone_and_keeps_the_dtype() -> None:
@@ -421,7 +418,9 @@ def test_suppress_softly_equals_soft_nms_of_each_video_and_class(
     assert list(after) == list(before)  # in the order that they come
     for key, own in before.items():
         times, scores = own[["t_start", "t_end"]].to_numpy().copy(), own["score"].to_numpy().copy()
-        segments, decayed = soft_nms(times, scores, sigma, -np.inf, legacy)
+        tensors = map(torch.from_numpy, (times, scores))
+        found_alone = soft_nms(*tensors, sigma, -np.inf, legacy_plus_one=legacy)
+        segments, decayed = (x.numpy() for x in found_alone)
         assert np.array_equal(after[key][["t_start", "t_end"]], segments)
         assert np.array_equal(after[key]["score"], decayed)
         loops = soft_nms_by_loops(times, scores, sigma, -np.inf, extra=float(legacy))
