@@ -8,13 +8,16 @@ position) mask, means inside and outside from cumulative sums.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
+
+NMS_CHUNK = {"cpu": 2**16, "cuda": 2**21}
+"""Places (groups times segments) that one call of the batched soft-NMS works on."""
 
 
 @dataclass(frozen=True)
@@ -294,8 +297,6 @@ def suppress_softly(
 ) -> pd.DataFrame:
     """Gaussian soft-NMS within each video and class; no proposal is dropped.
 
-    Groups of about the same size, up to a factor of two, are done at once.
-
     Args:
         proposals: columns ``video``, ``label``, ``t_start``, ``t_end`` (s), ``score``.
         sigma: width of the Gaussian.
@@ -306,40 +307,84 @@ def suppress_softly(
         as they were picked: by falling score, as far as scores are >= 0 (decay raises negative ones).
     """
     by_group = proposals.groupby(["video", "label"], sort=False)
-    group, place = by_group.ngroup().to_numpy(), by_group.cumcount().to_numpy()
-    sizes = np.bincount(group)
-    bucket = np.frexp(sizes)[1]  # of a size s: s < 2^bucket <= 2 s
-    found = np.empty((len(proposals), 4))  # group, start, end, score
-    done = 0
-    for one in np.unique(bucket):
-        members = np.flatnonzero(bucket == one)
-        rows = np.flatnonzero(np.isin(group, members))
-        table = np.zeros((len(members), sizes[members].max(), 3))
-        table[..., 2] = -np.inf
-        where = np.searchsorted(members, group[rows]), place[rows]
-        table[where] = proposals[["t_start", "t_end", "score"]].to_numpy(float)[rows]
-        picked = _soften(torch.as_tensor(table), sigma, legacy_plus_one)
-        own, place_of = np.nonzero(np.isfinite(picked[..., 2]))
-        part = slice(done, done + len(rows))
-        found[part, 0], found[part, 1:] = members[own], picked[own, place_of]
-        done += len(rows)
-    found = found[np.argsort(found[:, 0], kind="stable")]
-    keys = by_group[["video", "label"]].head(1).iloc[found[:, 0].astype(int)]
-    softened = keys.assign(t_start=found[:, 1], t_end=found[:, 2], score=found[:, 3])
+    group = by_group.ngroup().to_numpy()
+    side_by_side = proposals.iloc[np.argsort(group, kind="stable")]
+    table = torch.tensor(side_by_side[["t_start", "t_end", "score"]].to_numpy(float))
+    picked_of, segments, scores = soft_nms_of_groups(
+        table[:, :2],
+        table[:, 2],
+        torch.from_numpy(np.bincount(group)),
+        sigma,
+        min_score=-torch.inf,
+        max_picks=len(table),
+        legacy_plus_one=legacy_plus_one,
+    )
+    order = torch.argsort(picked_of, stable=True)
+    start, end = segments[order].numpy().T
+    keys = by_group[["video", "label"]].head(1).iloc[picked_of[order].numpy()]
+    softened = keys.assign(t_start=start, t_end=end, score=scores[order].numpy())
     return softened[list(proposals.columns)].reset_index(drop=True)
 
 
-def _soften(table: Tensor, sigma: float, plus_one: bool) -> np.ndarray:
-    """Soft-NMS of groups (G, N, 3) of start, end and score, -inf in empty places; the same, sorted."""
-    segments, scores = batched_soft_nms(
-        table[..., :2],
-        table[..., 2],
-        sigma,
-        min_score=-torch.inf,
-        max_picks=table.shape[1],
-        legacy_plus_one=plus_one,
-    )
-    return torch.cat([segments, scores[..., None]], dim=2).numpy()
+def soft_nms_of_groups(
+    segments: Tensor,
+    scores: Tensor,
+    sizes: Tensor,
+    sigma: float,
+    *,
+    min_score: float,
+    max_picks: int,
+    legacy_plus_one: bool = False,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gaussian soft-NMS of G groups of any sizes, those of about the same size at once.
+
+    Args:
+        segments: (N, 2), the members of a group side by side.
+        scores: (N,).
+        sizes: (G,) of the groups, each at least 1; N in all.
+        sigma: width of the Gaussian.
+        min_score: a group ends when its best remaining score is below this.
+        max_picks: at most this many picks a group.
+        legacy_plus_one: lengths as end - start + 1.
+
+    Returns:
+        What was picked, M in all: its group (M,), segment (M, 2) and decayed score (M,); large groups
+        first, the picks of a group side by side in their order.
+    """
+    first = sizes.cumsum(0) - sizes
+    parts = [(sizes[:0], segments[:0], scores[:0])]
+    for groups in _chunks(sizes, NMS_CHUNK.get(sizes.device.type, NMS_CHUNK["cuda"])):
+        place = torch.arange(int(sizes[groups[0]]), device=sizes.device)
+        rows = (first[groups, None] + place).clamp(max=len(scores) - 1)  # (chunk, width)
+        empty = place >= sizes[groups, None]
+        picked, decayed = batched_soft_nms(
+            segments[rows],
+            scores[rows].masked_fill(empty, -torch.inf),
+            sigma,
+            min_score=min_score,
+            max_picks=max_picks,
+            legacy_plus_one=legacy_plus_one,
+        )
+        there = torch.isfinite(decayed)
+        parts.append((groups[there.nonzero()[:, 0]], picked[there], decayed[there]))
+    group, kept, decayed = (torch.cat(part) for part in zip(*parts, strict=True))
+    return group, kept, decayed
+
+
+def _chunks(sizes: Tensor, places: int) -> Iterator[Tensor]:
+    """Indices of groups of similar size together, largest first.
+
+    Sizes in a chunk differ by less than a factor of two: more empty places would take longer than
+    one more chunk does. Only a small chunk takes whatever comes next.
+    """
+    order = torch.argsort(sizes, descending=True)
+    start = 0
+    while start < len(order):
+        largest = int(sizes[order[start]])
+        alike = int((2 * sizes[order[start:]] > largest).sum())
+        count = max(1, min(alike, places // largest), places // 16 // largest)
+        yield order[start : start + count]
+        start += count
 
 
 def batched_soft_nms(

@@ -16,6 +16,7 @@ from scipy.interpolate import interp1d
 
 from fustal_core.proposals import (
     FUSTAL,
+    NMS_CHUNK,
     Localization,
     batched_soft_nms,
     find_candidates,
@@ -24,6 +25,7 @@ from fustal_core.proposals import (
     nms,
     normalise,
     outer_inner_contrast,
+    soft_nms_of_groups,
     suppress_softly,
     thin,
     upsample,
@@ -367,6 +369,23 @@ def test_batched_soft_nms_equals_its_groups() -> None:
         assert torch.equal(picked[group][filled], expected[0][:count])
         assert torch.allclose(decayed[group][filled], expected[1][:count])
     assert decayed.shape[1] == 8
+
+
+@pytest.mark.parametrize("places", [1, 8, 50, 300, 2**16])
+@pytest.mark.parametrize("sizes", [[], [1], [3, 20, 1, 9, 9, 2, 20], [1] * 40 + [30]])
+def test_soft_nms_of_groups_equals_each_alone(
+    sizes: list[int], places: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To the bit, however many of them are done at once."""
+    monkeypatch.setitem(NMS_CHUNK, "cpu", places)
+    segments, scores = map(torch.from_numpy, random_segments(sum(sizes), 0))
+    group, *found = soft_nms_of_groups(
+        segments, scores, torch.tensor(sizes, dtype=torch.long), 0.5, min_score=0.1, max_picks=8
+    )
+    parts = segments.split(sizes), scores.split(sizes)
+    for number, own in enumerate(zip(*parts, strict=True)):
+        for ours, alone in zip(found, soft_nms(*own, 0.5, 0.1), strict=True):
+            assert torch.equal(ours[group == number], alone[:8])
 
 
 def test_batched_soft_nms_of_nothing() -> None:
