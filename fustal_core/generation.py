@@ -23,19 +23,14 @@ from fustal_core.hrpro import SnippetOutput
 from fustal_core.hrpro_inference import localization_of_points, point_proposals
 from fustal_core.mining import snippet_mask
 from fustal_core.progress import Progress
-from fustal_core.proposals import (
-    FUSTAL,
-    Localization,
-    generate_proposals,
-    suppress_softly,
-    thin,
-)
+from fustal_core.proposals import FUSTAL, Localization, generate_proposals
 from fustal_core.stage_settings import (
     GenerationSettings,
     GeneratorSettings,
     HRProSettings,
     SampledGeneratorSettings,
 )
+from fustal_core.suppression import suppress_softly, thin
 
 PARTS = ("total", "classification", "in_video", "cross_video")
 Purpose = Literal["detections", "labels", "all"]

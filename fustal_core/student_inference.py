@@ -13,9 +13,9 @@ from torch import Tensor
 
 from fustal_core.features import FeatureStore
 from fustal_core.progress import Progress
-from fustal_core.proposals import soft_nms_of_groups
 from fustal_core.student import StudentOutput, TriDet, decode_offsets
 from fustal_core.student_batches import pad_features
+from fustal_core.suppression import soft_nms_of_groups
 
 if TYPE_CHECKING:
     from fustal_core.data import Dataset

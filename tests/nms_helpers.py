@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fustal_core.proposals import batched_soft_nms
+from fustal_core.suppression import batched_soft_nms
 
 
 def soft_nms(

@@ -35,8 +35,9 @@ from fustal_core.generator import CrossVideoGenerator
 from fustal_core.generator_training import Trained, train
 from fustal_core.hrpro import HRPro
 from fustal_core.hrpro_inference import HRProDetector
-from fustal_core.proposals import FUSTAL, suppress_softly, thin
+from fustal_core.proposals import FUSTAL
 from fustal_core.stage_settings import ACMNetSettings, GenerationSettings, HRProSettings
+from fustal_core.suppression import suppress_softly, thin
 
 BATCH = 3
 
