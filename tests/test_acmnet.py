@@ -575,7 +575,7 @@ def test_proposals_of_a_trained_network_equal_loops(tiny_dataset: Dataset) -> No
     found = propose(model, tiny_dataset, "test", how)
     assert len(found) > 20
     for video in tiny_dataset.video_names("test"):
-        output = run_generator(model, tiny_dataset, video, 32)
+        output = run_generator(model, store, video, 32)
         curves = [x[0].numpy() for x in (output.cas, output.actionness, output.video_scores)]
         clock = store.num_snippets(video), store.seconds_per_snippet(video)
         candidates = generate_proposals(*curves, *clock, how=HOW, class_threshold=0.25, nms=False)

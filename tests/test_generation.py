@@ -284,13 +284,11 @@ def test_a_long_video_is_thinned_and_still_covered(
     store = tiny_dataset.generator_features
     video = max(tiny_dataset.video_names("test"), key=store.num_snippets)
     assert store.num_snippets(video) > 32
-    output = run_generator(trained, tiny_dataset, video, 32)
+    output = run_generator(trained, store, video, 32)
     assert output.cas.shape == (1, 32, 3)
     expected = trained(store[video][torch.arange(32) * store.num_snippets(video) // 32][None])
     assert torch.allclose(output.cas, expected.cas, atol=1e-6)
-    assert run_generator(trained, tiny_dataset, video, 10_000).cas.shape[1] == store.num_snippets(
-        video
-    )
+    assert run_generator(trained, store, video, 10_000).cas.shape[1] == store.num_snippets(video)
 
 
 # --- what proposals are for -----------------------------------------------------------------------
