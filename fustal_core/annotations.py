@@ -32,6 +32,16 @@ class DataError(Exception):
         self.problems = problems
 
 
+def some(names: Sequence[str] | pd.Index) -> str:
+    """The first three names of a list, and whether it has more."""
+    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+
+
+def some_quoted(names: Iterable[object]) -> str:
+    """The first three names of a list in quotes, and whether it has more."""
+    return some([repr(str(name)) for name in names])
+
+
 @dataclass(frozen=True)
 class Problem:
     """One thing that is wrong: its kind, for grouping, and a line with file, video, found, expected."""

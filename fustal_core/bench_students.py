@@ -13,7 +13,6 @@ from fustal_core.bench_data import Inputs, Sizes, random_dataset
 from fustal_core.data import Dataset
 from fustal_core.distillation import find_ema_labels, make_ema
 from fustal_core.progress import Progress
-from fustal_core.proposals import batched_soft_nms
 from fustal_core.reference_detection import (
     Detection,
     detections_by_loops,
@@ -34,6 +33,7 @@ from fustal_core.student_batches import (
 from fustal_core.student_inference import detect_batch
 from fustal_core.student_loss import NORMALISER_START, assign_labels, student_loss
 from fustal_core.student_training import train_student
+from fustal_core.suppression import batched_soft_nms
 
 STRIDE_FRAMES = 4
 

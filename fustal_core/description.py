@@ -1,4 +1,4 @@
-"""``dataset.yaml``: what a data folder holds, in words that a person writes (data.md, layout 6).
+"""``dataset.yaml``: what a data folder holds, in words that a person writes.
 
 Only ``features`` and ``annotations`` are needed, and where a released layout is recognised
 (:mod:`fustal_core.layouts`) not even those; what the file says wins.

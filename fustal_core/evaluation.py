@@ -9,10 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
-from fustal_core.annotations import Annotations, DataError
+from fustal_core.annotations import Annotations, DataError, some_quoted
 from fustal_core.left_out import touching
 from fustal_core.result_text import count_of
 from fustal_core.results import (
@@ -115,7 +114,7 @@ def _choose(
         kept &= ~rows
     foreign = videos[kept & ~videos.isin(truth.videos.index)]
     if len(foreign):
-        names = _some(foreign.unique())
+        names = some_quoted(foreign.unique())
         notes.append(f"{_counted(foreign)} counted as false: not among those measured ({names})")
     return detections[kept].reset_index(drop=True), notes
 
@@ -126,7 +125,7 @@ def without_unmeasured_classes(compared: Compared) -> Compared:
     gone = labels.isin(compared.classes) & ~labels.isin(compared.truth.segments["label"])
     if not gone.any():
         return compared
-    names = _some(sorted(labels[gone].unique()))
+    names = some_quoted(sorted(labels[gone].unique()))
     count = _counted(compared.detections["video"][gone])
     note = f"{count} left out: their class has no segment in what is measured ({names})"
     detections = compared.detections[~gone].reset_index(drop=True)
@@ -145,7 +144,7 @@ def measured_durations(compared: Compared) -> tuple[pd.Series, tuple[str, ...]]:
     durations_s = durations_s.fillna(0.0)
     if not len(missing):
         return durations_s, ()
-    lacking = f"{count_of(len(missing), 'video')} without a duration ({_some(missing)})"
+    lacking = f"{count_of(len(missing), 'video')} without a duration ({some_quoted(missing)})"
     note = f"{lacking}: not in the shares of video time"
     return durations_s, (note,)
 
@@ -153,12 +152,6 @@ def measured_durations(compared: Compared) -> tuple[pd.Series, tuple[str, ...]]:
 def _counted(videos: pd.Series) -> str:
     """How many detections of how many videos, given the video of each."""
     return f"{count_of(len(videos), 'detection')} of {count_of(videos.nunique(), 'video')}"
-
-
-def _some(names: Sequence[str] | np.ndarray | pd.Index, limit: int = 3) -> str:
-    """The first few names, quoted."""
-    shown = ", ".join(repr(str(name)) for name in names[:limit])
-    return shown + (", ..." if len(names) > limit else "")
 
 
 def _refuse_foreign(
@@ -169,8 +162,8 @@ def _refuse_foreign(
     if not len(found) or known.isin(found).any():
         return
     problems = [
-        f"{predictions}: found videos {_some(found)}, of which {ground_truth} has none",
-        f"{ground_truth}: has videos {_some(known)}, expected names as in the result file",
+        f"{predictions}: found videos {some_quoted(found)}, of which {ground_truth} has none",
+        f"{ground_truth}: has videos {some_quoted(known)}, expected names as in the result file",
     ]
     bare = {str(name).removeprefix("v_") for name in found}
     if bare & {str(name).removeprefix("v_") for name in known}:
@@ -187,6 +180,6 @@ def _unknown_excluded(exclude: Sequence[str], known: set[str]) -> list[str]:
     unknown = [name for name in exclude if name not in known]
     if unknown and len(unknown) == len(exclude):
         raise DataError(
-            [f"--exclude: {_some(unknown)}: found in neither file, expected a video's name"]
+            [f"--exclude: {some_quoted(unknown)}: found in neither file, expected a video's name"]
         )
-    return [f"--exclude: {_some(unknown)} found in neither file"] if unknown else []
+    return [f"--exclude: {some_quoted(unknown)} found in neither file"] if unknown else []

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from fustal_core.annotations import Report
+from fustal_core.annotations import Report, some
 from fustal_core.description import FILE, STREAMS, FeatureSource
 
 FEW_SNIPPETS = 5
@@ -184,11 +184,10 @@ def _clock(
     fps = {video: source.fps or float(rate) for video, rate in videos["fps"].items()}
     without = [video for video, rate in fps.items() if not math.isfinite(rate)]
     if without:
-        some = ", ".join(without[:3]) + (", ..." if len(without) > 3 else "")
         report.problem(
             "no fps",
-            f"{key}: found no fps for {len(without)} videos ({some}), expected it as {key}.fps in "
-            f"{FILE} or per video in the annotations",
+            f"{key}: found no fps for {len(without)} videos ({some(without)}), expected it as "
+            f"{key}.fps in {FILE} or per video in the annotations",
         )
     return fps
 

@@ -24,7 +24,7 @@ def to_device(x: Tensor, device: torch.device | str) -> Tensor:
 
 
 def perturbed_indices(lengths: Tensor, count: int, rng: torch.Generator) -> Tensor:
-    """Random perturbed sampling of ``count`` snippets from each of B videos (data.md, as CoLA).
+    """Random perturbed sampling of ``count`` snippets from each of B videos, as CoLA's.
 
     Index ``i`` of a video of L snippets is uniform over the whole numbers from
     ``floor(i L / count)`` to ``floor((i + 1) L / count)``, both included; the last one ends at L - 1.
@@ -57,7 +57,7 @@ READ_AROUND = 64 * 2**10
 
 
 @dataclass
-class Mapping:
+class MappedFile:
     """A file mapped into memory, whose pages are given back now and then.
 
     Pages that were touched count as this process's memory until then; afterwards they stay in the
@@ -68,7 +68,7 @@ class Mapping:
     taken: int = 0
 
     @classmethod
-    def of_file(cls, path: Path) -> Mapping:
+    def of_file(cls, path: Path) -> MappedFile:
         """Map a file; what is written to the memory does not reach it."""
         with path.open("rb") as file:
             return cls(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY))
@@ -97,7 +97,7 @@ class FeatureStore:
     stride_frames: int
     window_frames: int
     fps: dict[str, float]
-    mapping: Mapping | None = None
+    mapping: MappedFile | None = None
 
     @property
     def nbytes(self) -> int:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal, Protocol
+from typing import Literal
 
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fustal_core.acmnet import ACMNetOutput
 from fustal_core.data import Dataset
@@ -23,19 +23,14 @@ from fustal_core.hrpro import SnippetOutput
 from fustal_core.hrpro_inference import localization_of_points, point_proposals
 from fustal_core.mining import snippet_mask
 from fustal_core.progress import Progress
-from fustal_core.proposals import (
-    FUSTAL,
-    Localization,
-    generate_proposals,
-    suppress_softly,
-    thin,
-)
+from fustal_core.proposals import FUSTAL, Localization, generate_proposals
 from fustal_core.stage_settings import (
     GenerationSettings,
     GeneratorSettings,
     HRProSettings,
     SampledGeneratorSettings,
 )
+from fustal_core.suppression import suppress_softly, thin
 
 PARTS = ("total", "classification", "in_video", "cross_video")
 Purpose = Literal["detections", "labels", "all"]
@@ -46,13 +41,7 @@ whose own NMS is soft; only HR-Pro has a use for the last."""
 
 
 Output = GeneratorOutput | ACMNetOutput | SnippetOutput
-
-
-class Generator(Protocol):
-    """Any model that localises: its output has ``cas``, ``actionness`` and ``video_scores``."""
-
-    def __call__(self, features: Tensor) -> Output:
-        """Features (B, T, D)."""
+"""Of any model that localises: it has ``cas``, ``actionness`` and ``video_scores``."""
 
 
 def generator_task(
@@ -97,24 +86,20 @@ def localization_of(settings: GeneratorSettings) -> Localization:
         upsampling=20,
         margin=0.2,
         class_score_weight=0.0,
-        min_max=False,
+        min_max=settings.min_max,
         at_class_threshold=False,
     )
 
 
 @torch.inference_mode()
-def run_generator(model: Generator, dataset: Dataset, video: str, length: int) -> Output:
+def run_generator(model: nn.Module, store: FeatureStore, video: str, length: int) -> Output:
     """The generator's output for one video, uniformly sampled to at most ``length`` snippets (B = 1)."""
-    return _run(model, dataset.generator_features, video, length)
-
-
-def _run(model: Generator, store: FeatureStore, video: str, length: int) -> Output:
     device = next(model.parameters()).device
     return model.eval()(store.sample_uniform(video, length)[None].to(device))
 
 
 def propose(
-    model: Generator,
+    model: nn.Module,
     dataset: Dataset,
     subset: str,
     settings: GeneratorSettings,
@@ -156,7 +141,7 @@ def propose(
 
 
 def propose_video(
-    model: Generator,
+    model: nn.Module,
     store: FeatureStore,
     video: str,
     classes: tuple[str, ...],
@@ -182,7 +167,7 @@ def propose_video(
 
 @torch.inference_mode()
 def _propose(
-    model: Generator,
+    model: nn.Module,
     store: FeatureStore,
     video: str,
     classes: tuple[str, ...],
@@ -194,7 +179,7 @@ def _propose(
     shown: indices of the classes to propose; None: those that the model predicts.
     """
     if isinstance(settings, SampledGeneratorSettings):
-        output = _run(model, store, video, settings.length)
+        output = run_generator(model, store, video, settings.length)
         frame = generate_proposals(
             output.cas[0],
             output.actionness[0],

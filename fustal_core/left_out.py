@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import numpy as np
 import pandas as pd
 
-from fustal_core.annotations import DataError
+from fustal_core.annotations import DataError, some_quoted
 from fustal_core.matching import overlaps
 
 
@@ -64,7 +64,7 @@ def check_excluded(exclude: Iterable[str], truth: pd.DataFrame) -> None:
     names = set(exclude)
     if not names:
         return
-    listed = ", ".join(map(repr, sorted(names)[:3])) + (", ..." if len(names) > 3 else "")
+    listed = some_quoted(sorted(names))
     excluded = truth["video"].isin(names)
     if not excluded.any():
         raise DataError([f"left out of the test: {listed}: expected a test video with a segment"])

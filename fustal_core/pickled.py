@@ -1,4 +1,4 @@
-"""W-TALC's object arrays (data.md, layout 5), which only somebody who trusts them may load.
+"""W-TALC's object arrays, which only somebody who trusts them may load.
 
 ``*-I3D-JOINTFeatures.npy`` holds one (T, D) array per video, a folder beside it arrays
 ``videoname``, ``subset``, ``labels``, ``segments``, ``duration`` and ``classlist`` in the same

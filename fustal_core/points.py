@@ -1,6 +1,6 @@
 """Point labels: one moment of each action of the training videos, as point supervision uses them.
 
-Two spellings: ``video_id, class, time_s`` in seconds (data.md, layout 6), and HR-Pro's
+Two spellings: ``video_id, class, time_s`` in seconds, and HR-Pro's
 ``video_id, class, start_frame, stop_frame, point`` in frames of the source video, of which the
 segment's ends are not read: who trains with points sees points.
 """
@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from fustal_core.annotations import Annotations, Report
+from fustal_core.annotations import Annotations, Report, some
 
 POINT_COLUMNS = ("video", "label", "t")
 
@@ -80,8 +80,9 @@ def read_points(
 def _warn(path: Path, points: pd.DataFrame, without: pd.Index, unused: int, report: Report) -> None:
     """Say what is odd about sound points: training videos ``without`` one, points of no use."""
     if len(without):
-        some = ", ".join(without[:3]) + (", ..." if len(without) > 3 else "")
-        report.warnings.append(f"{path}: {len(without)} training videos have no point: {some}")
+        report.warnings.append(
+            f"{path}: {len(without)} training videos have no point: {some(without)}"
+        )
     if unused:
         report.warnings.append(
             f"{path}: {unused} points of videos that are not trained on: not used"
@@ -128,9 +129,8 @@ def _source_fps(path: Path, names: pd.Series, videos: pd.DataFrame, report: Repo
     fps = videos["fps"].fillna(videos["frames"] / videos["duration_s"])
     without = fps.index[fps.isna() & fps.index.isin(names)]
     if len(without):
-        some = ", ".join(without[:3]) + (", ..." if len(without) > 3 else "")
         what = "no fps in the annotations, expected one to turn frames into seconds"
-        report.problem("points", f"{path}: {len(without)} videos ({some}): {what}")
+        report.problem("points", f"{path}: {len(without)} videos ({some(without)}): {what}")
     return fps.loc[names].to_numpy()
 
 

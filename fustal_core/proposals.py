@@ -1,4 +1,4 @@
-"""Proposals from a T-CAS and an actionness curve, and the suppression of overlapping ones.
+"""Proposals from a T-CAS and an actionness curve.
 
 FuSTAL, stage 1, "Proposals": both curves are normalised, upsampled, and cut at 43 thresholds; every run
 above a threshold is a candidate, scored by its outer-inner contrast and thinned by NMS per class. All
@@ -13,8 +13,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-import torch
 from torch import Tensor
+
+from fustal_core.suppression import nms_per_class
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,7 @@ def generate_proposals(
     segments = np.stack([found.first, found.last + 1], axis=1) * seconds
     kept = np.arange(len(segments))
     if nms:
-        kept = _nms_per_class(found.label, segments, found.score, nms_tiou, legacy_plus_one)
+        kept = nms_per_class(found.label, segments, found.score, nms_tiou, legacy_plus_one)
     return pd.DataFrame(
         {
             "label": classes[found.label[kept]],
@@ -237,192 +238,3 @@ def outer_inner_contrast(
     around = sums[row, outer_last + 1] - sums[row, outer_first] - inside
     margin_length = (outer_last - outer_first + 1) - length
     return inside / length - around / np.maximum(margin_length, 1)
-
-
-def _nms_per_class(
-    labels: np.ndarray, segments: np.ndarray, scores: np.ndarray, tiou: float, plus_one: bool
-) -> np.ndarray:
-    kept = [np.zeros(0, dtype=int)]
-    for label in np.unique(labels):
-        rows = np.flatnonzero(labels == label)
-        kept.append(rows[nms(segments[rows], scores[rows], tiou, legacy_plus_one=plus_one)])
-    return np.concatenate(kept)
-
-
-def nms(
-    segments: np.ndarray, scores: np.ndarray, tiou: float, *, legacy_plus_one: bool = False
-) -> np.ndarray:
-    """Greedy non-maximum suppression: indices kept, by falling score.
-
-    Args:
-        segments: (N, 2) in seconds.
-        scores: (N,).
-        tiou: a segment goes when its tIoU with a better kept one reaches this.
-        legacy_plus_one: lengths as end - start + 1.
-    """
-    order = np.argsort(-scores, kind="stable")
-    start, end = segments[order].T
-    length = end - start + legacy_plus_one
-    kept = []
-    while order.size:
-        kept.append(order[0])
-        inter = np.minimum(end[0], end) - np.maximum(start[0], start) + legacy_plus_one
-        np.maximum(inter, 0, out=inter)
-        stays = inter < tiou * (length[0] + length - inter)
-        stays[0] = False
-        order, start, end, length = order[stays], start[stays], end[stays], length[stays]
-    return np.array(kept, dtype=int)
-
-
-def thin(proposals: pd.DataFrame, tiou: float, *, legacy_plus_one: bool = False) -> pd.DataFrame:
-    """Greedy NMS within each video and class; rows kept by video and class, and by falling score.
-
-    Args:
-        proposals: columns ``video``, ``label``, ``t_start``, ``t_end`` (s), ``score``.
-        tiou: a proposal goes when its tIoU with a better kept one reaches this.
-        legacy_plus_one: lengths as end - start + 1.
-    """
-    group = proposals.groupby(["video", "label"], sort=False).ngroup().to_numpy()
-    segments = proposals[["t_start", "t_end"]].to_numpy()
-    scores = proposals["score"].to_numpy()
-    kept = _nms_per_class(group, segments, scores, tiou, legacy_plus_one)
-    return proposals.iloc[kept].reset_index(drop=True)
-
-
-def suppress_softly(
-    proposals: pd.DataFrame, sigma: float, *, legacy_plus_one: bool = False
-) -> pd.DataFrame:
-    """Gaussian soft-NMS within each video and class; no proposal is dropped.
-
-    Groups of about the same size, up to a factor of two, are done at once.
-
-    Args:
-        proposals: columns ``video``, ``label``, ``t_start``, ``t_end`` (s), ``score``.
-        sigma: width of the Gaussian.
-        legacy_plus_one: lengths as end - start + 1.
-
-    Returns:
-        The same columns with decayed scores, by video and class in the order of their first rows, and
-        as they were picked: by falling score, as far as scores are >= 0 (decay raises negative ones).
-    """
-    by_group = proposals.groupby(["video", "label"], sort=False)
-    group, place = by_group.ngroup().to_numpy(), by_group.cumcount().to_numpy()
-    sizes = np.bincount(group)
-    bucket = np.frexp(sizes)[1]  # of a size s: s < 2^bucket <= 2 s
-    found = np.empty((len(proposals), 4))  # group, start, end, score
-    done = 0
-    for one in np.unique(bucket):
-        members = np.flatnonzero(bucket == one)
-        rows = np.flatnonzero(np.isin(group, members))
-        table = np.zeros((len(members), sizes[members].max(), 3))
-        table[..., 2] = -np.inf
-        where = np.searchsorted(members, group[rows]), place[rows]
-        table[where] = proposals[["t_start", "t_end", "score"]].to_numpy(float)[rows]
-        picked = _soften(torch.as_tensor(table), sigma, legacy_plus_one)
-        own, place_of = np.nonzero(np.isfinite(picked[..., 2]))
-        part = slice(done, done + len(rows))
-        found[part, 0], found[part, 1:] = members[own], picked[own, place_of]
-        done += len(rows)
-    found = found[np.argsort(found[:, 0], kind="stable")]
-    keys = by_group[["video", "label"]].head(1).iloc[found[:, 0].astype(int)]
-    softened = keys.assign(t_start=found[:, 1], t_end=found[:, 2], score=found[:, 3])
-    return softened[list(proposals.columns)].reset_index(drop=True)
-
-
-def _soften(table: Tensor, sigma: float, plus_one: bool) -> np.ndarray:
-    """Soft-NMS of groups (G, N, 3) of start, end and score, -inf in empty places; the same, sorted."""
-    segments, scores = batched_soft_nms(
-        table[..., :2],
-        table[..., 2],
-        sigma,
-        min_score=-torch.inf,
-        max_picks=table.shape[1],
-        legacy_plus_one=plus_one,
-    )
-    return torch.cat([segments, scores[..., None]], dim=2).numpy()
-
-
-def soft_nms(
-    segments: Tensor | np.ndarray,
-    scores: Tensor | np.ndarray,
-    sigma: float,
-    min_score: float = 0.0,
-    legacy_plus_one: bool = False,
-) -> tuple[Tensor | np.ndarray, Tensor | np.ndarray]:
-    """Gaussian soft-NMS: each pick multiplies the others' scores by exp(-tIoU^2 / sigma).
-
-    Args:
-        segments: (N, 2).
-        scores: (N,).
-        sigma: width of the Gaussian.
-        min_score: segments whose score falls below this are dropped.
-        legacy_plus_one: lengths as end - start + 1.
-
-    Returns:
-        Segments (M, 2) and decayed scores (M,) in falling order; the kind that was given.
-    """
-    as_numpy = not isinstance(segments, Tensor)
-    pair = (torch.as_tensor(segments), torch.as_tensor(scores))
-    picked, decayed = batched_soft_nms(
-        pair[0][None],
-        pair[1][None],
-        sigma,
-        min_score=min_score,
-        max_picks=len(scores),
-        legacy_plus_one=legacy_plus_one,
-    )
-    alive = torch.isfinite(decayed[0])
-    result = picked[0][alive], decayed[0][alive]
-    return (result[0].numpy(), result[1].numpy()) if as_numpy else result
-
-
-def batched_soft_nms(
-    segments: Tensor,
-    scores: Tensor,
-    sigma: float,
-    *,
-    min_score: float,
-    max_picks: int,
-    legacy_plus_one: bool = False,
-) -> tuple[Tensor, Tensor]:
-    """Gaussian soft-NMS of G groups at once; one step picks the best segment of every group.
-
-    Args:
-        segments: (G, N, 2).
-        scores: (G, N); -inf marks an empty place.
-        sigma: width of the Gaussian.
-        min_score: a group ends when its best remaining score is below this.
-        max_picks: at most this many picks a group.
-        legacy_plus_one: lengths as end - start + 1.
-
-    Returns:
-        Segments (G, M, 2) and scores (G, M) in falling order, M <= max_picks; -inf in empty places.
-    """
-    num_groups, num_segments, _ = segments.shape
-    start, end = segments[..., 0].contiguous(), segments[..., 1].contiguous()
-    extra = float(legacy_plus_one)
-    lengths = end - start + extra
-    left = scores.clone()
-    groups = torch.arange(num_groups, device=scores.device)
-    most = min(max_picks, num_segments)
-    # Everything a step writes is allocated once: small tensors kept among large ones that come and go
-    # would leave the heap in pieces, gigabytes of them after some thousand steps.
-    picks = torch.zeros(num_groups, most, dtype=torch.long, device=scores.device)
-    values = torch.full_like(scores[:, :most], -torch.inf)
-    overlap, union = torch.empty_like(scores), torch.empty_like(scores)
-    for step in range(most):
-        value, pick = left.max(1)
-        value = value.masked_fill(value < min_score, -torch.inf)
-        if not torch.isfinite(value).any():
-            picks, values = picks[:, :step], values[:, :step]
-            break
-        picks[:, step], values[:, step] = pick, value
-        torch.minimum(end, end[groups, pick, None], out=overlap)
-        torch.maximum(start, start[groups, pick, None], out=union)
-        overlap.sub_(union).add_(extra).clamp_(min=0)
-        torch.add(lengths, lengths[groups, pick, None], out=union)
-        union.sub_(overlap).clamp_(min=1e-12)
-        # The floor keeps -inf (a taken place) times a vanishing decay from becoming NaN.
-        left *= overlap.div_(union).square_().div_(-sigma).exp_().clamp_(min=1e-30)
-        left[groups, pick] = -torch.inf
-    return segments[groups[:, None], picks], values

@@ -24,7 +24,7 @@ from filelock import FileLock
 
 from fustal_core.annotations import Report
 from fustal_core.feature_files import FeatureFile, SourceFiles
-from fustal_core.features import FeatureStore, Mapping
+from fustal_core.features import FeatureStore, MappedFile
 from fustal_core.files import atomic_path, write_json
 from fustal_core.progress import Progress
 
@@ -233,7 +233,7 @@ def read_to_cache(
         checksums = _fill_cache(path, files, dtype, report, progress)
     if checksums is None:
         return Read(None, "", ())
-    mapping = Mapping.of_file(path)
+    mapping = MappedFile.of_file(path)
     shape = (files.num_snippets, files.dim)
     array = torch.from_numpy(np.frombuffer(mapping.buffer, dtype).reshape(shape))
     return Read(_store(files, array, mapping), _fingerprint(files, dtype, checksums), ())
@@ -334,7 +334,7 @@ def _stamp(files: SourceFiles, dtype: np.dtype) -> str:
     return digest.hexdigest()[:16]
 
 
-def _store(files: SourceFiles, array: torch.Tensor, mapping: Mapping | None) -> FeatureStore:
+def _store(files: SourceFiles, array: torch.Tensor, mapping: MappedFile | None) -> FeatureStore:
     source = files.source
     return FeatureStore(
         array, _offsets(files), source.stride_frames, source.window_frames, files.fps, mapping

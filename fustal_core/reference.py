@@ -116,7 +116,7 @@ def iou_score_by_pairs(segments: np.ndarray) -> np.ndarray:
 def mine_snippets_by_loops(
     actionness: np.ndarray, embeddings: np.ndarray, mask: np.ndarray | None = None
 ) -> dict[str, np.ndarray]:
-    """`fustal_core.generator.mine_snippets` video by video, with scipy's morphology.
+    """`fustal_core.mining.mine_snippets` video by video, with scipy's morphology.
 
     Args:
         actionness: (B, T). embeddings: (B, T, H). mask: (B, T), ones if None.

@@ -1,6 +1,7 @@
 """Proposal generation of FuSTAL and of ACM-Net as their texts read: threshold by threshold, run by run.
 
-Slow and plain, to test :mod:`fustal_core.proposals` and to time it against; shares no code with it.
+Slow and plain, to test :mod:`fustal_core.proposals` and :mod:`fustal_core.suppression` and to time them
+against; shares no code with them.
 """
 
 from __future__ import annotations

@@ -307,7 +307,7 @@ class AblationSettings(FrozenSettings):
     """What of the grid of settings is tried, with which seeds."""
 
     groups: Annotated[tuple[str, ...], Field(min_length=1), BeforeValidator(_read_names)] = Field(
-        ("stages",), description="groups of cells, separated by commas (see ablation.py), or all"
+        ("stages",), description="groups of cells, separated by commas (see grid.py), or all"
     )
     seeds: Seeds = Field(
         (0, 1, 2), description="FIRST:END, the end left out, or a list as in 0,3,4"

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from fustal_core.features import FeatureStore
 from fustal_core.progress import Progress
-from fustal_core.proposals import batched_soft_nms
 from fustal_core.student import StudentOutput, TriDet, decode_offsets
 from fustal_core.student_batches import pad_features
+from fustal_core.suppression import soft_nms_of_groups
 
 if TYPE_CHECKING:
     from fustal_core.data import Dataset
@@ -25,8 +25,6 @@ POSITIONS_PER_BATCH = 2**18
 """Of videos whose candidates are suppressed together: the more, the fewer steps in all."""
 POSITIONS_PER_PASS = {"cpu": 4096, "cuda": 32_768}
 """That go through the network at once; on a CPU so few that what it computes stays in the cache."""
-NMS_CHUNK = {"cpu": 2**16, "cuda": 2**21}
-"""Places (groups times segments) that one call of the batched soft-NMS works on."""
 
 
 @dataclass(frozen=True)
@@ -87,43 +85,17 @@ def suppress(found: Found, settings: StudentSettings) -> Found:
     found = best_first(found, found.video * num_classes + found.label)
     group = found.video * num_classes + found.label
     sizes = torch.unique_consecutive(group, return_counts=True)[1]
-    first = sizes.cumsum(0) - sizes
-    parts = [
-        _suppress_groups(found, first[groups], sizes[groups], settings)
-        for groups in _chunks(sizes, NMS_CHUNK.get(group.device.type, 2**21))
-    ]
-    return _best_per_video(_joined(parts), settings.max_detections)
-
-
-def _chunks(sizes: Tensor, places: int) -> Iterator[Tensor]:
-    """Indices of groups of similar size together, largest first."""
-    order = torch.argsort(sizes, descending=True)
-    start = 0
-    while start < len(order):
-        count = max(1, places // int(sizes[order[start]]))
-        yield order[start : start + count]
-        start += count
-
-
-def _suppress_groups(
-    found: Found, first: Tensor, sizes: Tensor, settings: StudentSettings
-) -> Found:
-    """Soft-NMS of G groups, given by the place of their first member, (G,), and their sizes, (G,)."""
-    place = torch.arange(int(sizes.max()), device=sizes.device)
-    rows = (first[:, None] + place).clamp(max=len(found) - 1)  # (G, width)
-    empty = place >= sizes[:, None]
-    segments, scores = batched_soft_nms(
-        found.segments[rows],
-        found.scores[rows].masked_fill(empty, -torch.inf),
+    picked_of, segments, scores = soft_nms_of_groups(
+        found.segments,
+        found.scores,
+        sizes,
         settings.nms_sigma,
         min_score=settings.score_threshold,
         max_picks=settings.max_detections,
     )
-    group, column = torch.isfinite(scores).nonzero(as_tuple=True)
-    member = first[group]
-    return Found(
-        found.video[member], found.label[member], segments[group, column], scores[group, column]
-    )
+    member = (sizes.cumsum(0) - sizes)[picked_of]
+    picked = Found(found.video[member], found.label[member], segments, scores)
+    return _best_per_video(picked, settings.max_detections)
 
 
 def _best_per_video(found: Found, most: int) -> Found:

@@ -128,7 +128,7 @@ def generator_curves(
     model: CrossVideoGenerator, dataset: Dataset, video: str, length: int
 ) -> Curves:
     """Normalised T-CAS of the video's true classes, and actionness: name -> (seconds, values)."""
-    output = run_generator(model, dataset, video, length)
+    output = run_generator(model, dataset.generator_features, video, length)
     cas = normalise(output.cas[0].cpu().numpy())
     actionness = normalise(output.actionness[0, :, None].cpu().numpy())[:, 0]
     times = snippet_times(dataset, video, len(cas))
@@ -141,7 +141,7 @@ def mining_of(
     model: CrossVideoGenerator, dataset: Dataset, video: str, length: int
 ) -> dict[str, Any]:
     """Snippet mining on one video, as the arguments of `figures_data.plot_mining`."""
-    actionness = run_generator(model, dataset, video, length).actionness.cpu()
+    actionness = run_generator(model, dataset.generator_features, video, length).actionness.cpu()
     count = actionness.shape[1]
     inner, outer = hard_regions(actionness)
     # Mining gathers embeddings; with a snippet's number as its embedding, it gathers numbers.

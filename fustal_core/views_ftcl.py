@@ -7,7 +7,7 @@ from typing import Any, get_args
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fustal_core.alignment import (
     fine_grained_sequence_distance,
@@ -22,7 +22,7 @@ from fustal_core.config import make_settings
 from fustal_core.data import Dataset
 from fustal_core.ftcl import FTCL, PairSampler, example_pairs
 from fustal_core.ftcl_training import look_at_pair
-from fustal_core.generation import Generator, localization_of, run_generator
+from fustal_core.generation import localization_of, run_generator
 from fustal_core.proposals import proposed_classes
 from fustal_core.stage_settings import ACMNetSettings, Constants, FTCLSettings
 from fustal_core.views import Curves, snippet_times, truth_of
@@ -30,14 +30,15 @@ from fustal_core.views import Curves, snippet_times, truth_of
 BRANCHES = ("instance", "context", "background")
 
 
-def attention_curves(model: Generator, dataset: Dataset, video: str, length: int) -> Curves:
+def attention_curves(model: nn.Module, dataset: Dataset, video: str, length: int) -> Curves:
     """Attention of the three branches over time, each in [0, 1]: name -> (seconds, values)."""
-    attention = run_generator(model, dataset, video, length).attention[0].cpu().numpy()  # (T, 3)
+    output = run_generator(model, dataset.generator_features, video, length)
+    attention = output.attention[0].cpu().numpy()  # (T, 3)
     times = snippet_times(dataset, video, len(attention))
     return {f"{name} attention": (times, attention[:, i]) for i, name in enumerate(BRANCHES)}
 
 
-def attention_inside(model: Generator, dataset: Dataset, subset: str, length: int) -> pd.DataFrame:
+def attention_inside(model: nn.Module, dataset: Dataset, subset: str, length: int) -> pd.DataFrame:
     """Mean attention of each branch inside the true actions, near them, and elsewhere.
 
     Near is within 4 s of a segment's ends.
@@ -47,7 +48,8 @@ def attention_inside(model: Generator, dataset: Dataset, subset: str, length: in
     """
     sums, counts = np.zeros((3, 3)), np.zeros(3)
     for video in dataset.video_names(subset):
-        attention = run_generator(model, dataset, video, length).attention[0].cpu().numpy()
+        output = run_generator(model, dataset.generator_features, video, length)
+        attention = output.attention[0].cpu().numpy()
         times = snippet_times(dataset, video, len(attention))
         truth = truth_of(dataset, video)
         inside = in_segments(times, truth)
@@ -61,7 +63,7 @@ def attention_inside(model: Generator, dataset: Dataset, subset: str, length: in
 
 
 def scores_by_class_count(
-    model: Generator, dataset: Dataset, subset: str, settings: ACMNetSettings
+    model: nn.Module, dataset: Dataset, subset: str, settings: ACMNetSettings
 ) -> pd.DataFrame:
     """How video scores shrink with the number of classes that a video has.
 
@@ -81,7 +83,7 @@ def scores_by_class_count(
 
 
 def whole_videos(
-    model: Generator, dataset: Dataset, subset: str, settings: ACMNetSettings
+    model: nn.Module, dataset: Dataset, subset: str, settings: ACMNetSettings
 ) -> pd.DataFrame:
     """The plainest localisation: each predicted class from a video's first second to its last.
 
@@ -100,10 +102,10 @@ def whole_videos(
 
 
 def _scores_and_classes(
-    model: Generator, dataset: Dataset, video: str, settings: ACMNetSettings
+    model: nn.Module, dataset: Dataset, video: str, settings: ACMNetSettings
 ) -> tuple[np.ndarray, np.ndarray]:
     """A video's scores, (C,), and the indices of the classes that they propose."""
-    output = run_generator(model, dataset, video, settings.length)
+    output = run_generator(model, dataset.generator_features, video, settings.length)
     scores = output.video_scores[0].cpu().numpy()
     return scores, proposed_classes(scores, settings.class_threshold, localization_of(settings))
 

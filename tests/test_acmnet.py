@@ -549,6 +549,9 @@ def test_curves_are_cut_as_they_are() -> None:
     assert generate_proposals(*video, nms=False).empty  # scaled, a flat curve is 0
     low = (np.full((6, 1), 0.1), np.full(6, 0.149), *video[2:])
     assert generate_proposals(*low, how=HOW, nms=False).empty
+    scaled = localization_of(acm_net(min_max=True))
+    assert scaled == replace(HOW, min_max=True)
+    assert generate_proposals(*video, how=scaled, nms=False).empty
 
 
 def test_classes_are_above_the_threshold_or_the_best() -> None:
@@ -582,7 +585,7 @@ def test_proposals_of_a_trained_network_equal_loops(tiny_dataset: Dataset) -> No
     found = propose(model, tiny_dataset, "test", how)
     assert len(found) > 20
     for video in tiny_dataset.video_names("test"):
-        output = run_generator(model, tiny_dataset, video, 32)
+        output = run_generator(model, store, video, 32)
         curves = [x[0].numpy() for x in (output.cas, output.actionness, output.video_scores)]
         clock = store.num_snippets(video), store.seconds_per_snippet(video)
         candidates = generate_proposals(*curves, *clock, how=HOW, class_threshold=0.25, nms=False)

@@ -700,7 +700,7 @@ def test_a_look_shows_which_snippets_are_compared() -> None:
     model = task_of(dataset, settings).model.eval()
     for positive, pair in ((True, ["train0", "train6"]), (False, ["train6", "train1"])):
         look = look_at_pair(model, dataset, pair, positive, 32, settings)
-        outputs = [run_generator(model, dataset, video, 32) for video in pair]
+        outputs = [run_generator(model, dataset.generator_features, video, 32) for video in pair]
         first, second = (find_candidates(model, output, settings) for output in outputs)
         assert look["fsd_rows"].tolist() == first.action_rows[0].tolist()
         partner = second.action_rows if positive else second.background_rows

@@ -35,8 +35,9 @@ from fustal_core.generator import CrossVideoGenerator
 from fustal_core.generator_training import Trained, train
 from fustal_core.hrpro import HRPro
 from fustal_core.hrpro_inference import HRProDetector
-from fustal_core.proposals import FUSTAL, suppress_softly, thin
+from fustal_core.proposals import FUSTAL
 from fustal_core.stage_settings import ACMNetSettings, GenerationSettings, HRProSettings
+from fustal_core.suppression import suppress_softly, thin
 
 BATCH = 3
 
@@ -283,13 +284,11 @@ def test_a_long_video_is_thinned_and_still_covered(
     store = tiny_dataset.generator_features
     video = max(tiny_dataset.video_names("test"), key=store.num_snippets)
     assert store.num_snippets(video) > 32
-    output = run_generator(trained, tiny_dataset, video, 32)
+    output = run_generator(trained, store, video, 32)
     assert output.cas.shape == (1, 32, 3)
     expected = trained(store[video][torch.arange(32) * store.num_snippets(video) // 32][None])
     assert torch.allclose(output.cas, expected.cas, atol=1e-6)
-    assert run_generator(trained, tiny_dataset, video, 10_000).cas.shape[1] == store.num_snippets(
-        video
-    )
+    assert run_generator(trained, store, video, 10_000).cas.shape[1] == store.num_snippets(video)
 
 
 # --- what proposals are for -----------------------------------------------------------------------

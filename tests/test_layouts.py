@@ -174,7 +174,7 @@ def test_problems_of_pickled_arrays(tmp_path: Path) -> None:
     assert "video c: found shape (8, 62), transposed?" in second
 
 
-# The list of data.md, in every layout
+# What is wrong with a file, in every layout
 
 
 def unlink(folder: LayoutFolder) -> None:

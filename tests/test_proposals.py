@@ -1,4 +1,4 @@
-"""Proposals against a threshold-by-threshold reference, scores worked by hand, NMS against loops."""
+"""Proposals against a threshold-by-threshold reference, and scores worked by hand."""
 
 from __future__ import annotations
 
@@ -16,24 +16,14 @@ from scipy.interpolate import interp1d
 from fustal_core.proposals import (
     FUSTAL,
     Localization,
-    batched_soft_nms,
     find_candidates,
     find_runs,
     generate_proposals,
-    nms,
     normalise,
     outer_inner_contrast,
-    soft_nms,
-    suppress_softly,
-    thin,
     upsample,
 )
-from fustal_core.reference_proposals import (
-    consecutive,
-    proposals_by_loops,
-    soft_nms_by_loops,
-    suppressed,
-)
+from fustal_core.reference_proposals import consecutive, proposals_by_loops, suppressed
 
 COLUMNS = ["label", "score", "t_start", "t_end"]
 
@@ -44,12 +34,6 @@ def random_video(length: int, classes: int, seed: int) -> tuple[np.ndarray, ...]
     cas = np.maximum(rng.normal(0.2, 1.0, size=(length, classes)), 0)
     scores = rng.dirichlet(np.ones(classes))
     return cas, cas.sum(1), scores
-
-
-def random_segments(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    rng = np.random.default_rng(seed)
-    start = rng.uniform(0, 12, count)
-    return np.stack([start, start + rng.lognormal(0.5, 1, count)], axis=1), rng.random(count)
 
 
 def in_time(frame: pd.DataFrame) -> np.ndarray:
@@ -281,189 +265,3 @@ def test_runs_equal_groups_of_consecutive_positions(mask: np.ndarray, shortest: 
         if len(group) >= shortest
     ]
     assert list(zip(*find_runs(mask, shortest), strict=True)) == expected
-
-
-# --- NMS ------------------------------------------------------------------------------------------
-
-
-@given(st.integers(0, 30), st.integers(0, 999), st.floats(0.05, 1), st.booleans())
-def test_nms_equals_loops(count: int, seed: int, tiou: float, legacy: bool) -> None:
-    segments, scores = random_segments(count, seed)
-    kept = nms(segments, scores, tiou, legacy_plus_one=legacy)
-    rows = [(s, *segment) for s, segment in zip(scores, segments, strict=True)]
-    expected = suppressed(rows, tiou, extra=float(legacy))
-    assert [(scores[i], *segments[i]) for i in kept] == expected
-
-
-def test_nms_keeps_what_is_below_the_threshold() -> None:
-    segments = np.array([[0.0, 4.0], [0.0, 2.0], [4.0, 8.0]])  # tIoU 1/2 and 0
-    scores = np.array([0.9, 0.8, 0.95])
-    assert nms(segments, scores, 0.5).tolist() == [2, 0]
-    assert nms(segments, scores, 0.51).tolist() == [2, 0, 1]
-
-
-def test_legacy_plus_one_by_hand() -> None:
-    segments = np.array([[0.0, 1.0], [1.25, 2.25]])  # apart, but 3/13 by the legacy lengths
-    scores = np.array([0.9, 0.8])
-    assert nms(segments, scores, 3 / 13 - 0.01).tolist() == [0, 1]
-    assert nms(segments, scores, 3 / 13 - 0.01, legacy_plus_one=True).tolist() == [0]
-    assert nms(segments, scores, 3 / 13 + 0.01, legacy_plus_one=True).tolist() == [0, 1]
-
-
-def test_nms_of_equal_scores_keeps_the_first() -> None:
-    segments = np.array([[0.0, 2.0], [0.0, 2.0], [5.0, 6.0]])
-    assert nms(segments, np.full(3, 0.5), 0.5).tolist() == [0, 2]
-
-
-def test_soft_nms_by_hand() -> None:
-    segments = np.array([[0.0, 4.0], [0.0, 2.0], [4.0, 8.0]])
-    picked, scores = soft_nms(segments, np.array([0.9, 0.8, 0.7]), sigma=0.5)
-    assert picked.tolist() == [[0, 4], [4, 8], [0, 2]]
-    assert scores.tolist() == pytest.approx([0.9, 0.7, 0.8 * np.exp(-(0.5**2) / 0.5)])
-
-
-@given(
-    st.integers(0, 25),
-    st.integers(0, 999),
-    st.sampled_from([0.1, 0.5, 2.0]),
-    st.sampled_from([0.0, 0.001, 0.2]),
-    st.booleans(),
-)
-def test_soft_nms_equals_loops(
-    count: int, seed: int, sigma: float, min_score: float, legacy: bool
-) -> None:
-    segments, scores = random_segments(count, seed)
-    expected = soft_nms_by_loops(segments, scores, sigma, min_score, extra=float(legacy))
-    found = soft_nms(segments, scores, sigma, min_score, legacy_plus_one=legacy)
-    as_torch = soft_nms(*map(torch.from_numpy, (segments, scores)), sigma, min_score, legacy)
-    for ours, tensor, reference in zip(found, as_torch, expected, strict=True):
-        assert isinstance(ours, np.ndarray)
-        assert isinstance(tensor, torch.Tensor)
-        assert ours.shape == reference.shape
-        assert ours == pytest.approx(reference, abs=1e-12)
-        assert np.array_equal(tensor.numpy(), ours)
-    assert (np.diff(found[1]) <= 0).all()
-
-
-def test_soft_nms_leaves_its_input_alone_and_keeps_the_dtype() -> None:
-    segments, scores = (torch.from_numpy(x).float() for x in random_segments(9, 0))
-    before = segments.clone(), scores.clone()
-    picked, decayed = soft_nms(segments, scores, 0.5)
-    assert torch.equal(segments, before[0])
-    assert torch.equal(scores, before[1])
-    assert picked.dtype == decayed.dtype == torch.float32
-
-
-def test_batched_soft_nms_equals_its_groups() -> None:
-    groups = [random_segments(12, seed) for seed in range(4)]
-    segments, scores = (torch.from_numpy(np.stack(parts)) for parts in zip(*groups, strict=True))
-    scores[1, 5:] = -torch.inf  # empty places
-    scores[2] = -torch.inf
-    picked, decayed = batched_soft_nms(segments, scores, 0.5, min_score=0.1, max_picks=8)
-    assert picked.shape[:2] == decayed.shape
-    for group in range(4):
-        there = torch.isfinite(scores[group])
-        expected = soft_nms(segments[group][there], scores[group][there], 0.5, min_score=0.1)
-        filled = torch.isfinite(decayed[group])
-        count = min(8, len(expected[1]))
-        assert filled.tolist() == [True] * count + [False] * (len(filled) - count)
-        assert torch.equal(picked[group][filled], expected[0][:count])
-        assert torch.allclose(decayed[group][filled], expected[1][:count])
-    assert decayed.shape[1] == 8
-
-
-def test_batched_soft_nms_of_nothing() -> None:
-    for shape in [(0, 5), (2, 0)]:
-        picked, scores = batched_soft_nms(
-            torch.zeros(*shape, 2), torch.zeros(shape), 0.5, min_score=0.0, max_picks=3
-        )
-        assert picked.shape == (shape[0], 0, 2)
-        assert scores.shape == (shape[0], 0)
-
-
-# --- NMS of a subset ------------------------------------------------------------------------------
-
-
-FRAME = ["video", "label", "score", "t_start", "t_end"]
-group_sizes = st.lists(
-    st.tuples(st.sampled_from("vwx"), st.sampled_from(["run", "jump"]), st.integers(1, 9)),
-    max_size=6,
-)
-
-
-def random_proposals(groups: list[tuple[str, str, int]], seed: int) -> pd.DataFrame:
-    """Proposals of videos and classes in any order; scores below 0 as well."""
-    rng, frames = np.random.default_rng(seed), []
-    for video, label, count in groups:
-        segments, scores = random_segments(count, int(rng.integers(1000)))
-        columns = (scores - 0.3, segments[:, 0], segments[:, 1])
-        own = pd.DataFrame(dict(zip(FRAME[2:], columns, strict=True)))
-        frames.append(own.assign(video=video, label=label)[FRAME])
-    if not frames:
-        return pd.DataFrame(columns=FRAME).astype(dict.fromkeys(FRAME[2:], float))
-    return pd.concat(frames).sample(frac=1, random_state=seed).reset_index(drop=True)
-
-
-def groups_of(frame: pd.DataFrame) -> dict[tuple[str, str], pd.DataFrame]:
-    return dict(list(frame.groupby(["video", "label"], sort=False)))
-
-
-@given(group_sizes, st.integers(0, 999), st.sampled_from([0.1, 0.3, 2.0]), st.booleans())
-def test_suppress_softly_equals_soft_nms_of_each_video_and_class(
-    groups: list[tuple[str, str, int]], seed: int, sigma: float, legacy: bool
-) -> None:
-    """To the bit, and with every row; whatever else is suppressed with it."""
-    proposals = random_proposals(groups, seed)
-    found = suppress_softly(proposals, sigma, legacy_plus_one=legacy)
-    assert sorted(found.columns) == sorted(FRAME)
-    assert found.index.equals(pd.RangeIndex(len(proposals)))
-    before, after = groups_of(proposals), groups_of(found)
-    assert list(after) == list(before)  # in the order that they come
-    for key, own in before.items():
-        times, scores = own[["t_start", "t_end"]].to_numpy().copy(), own["score"].to_numpy().copy()
-        segments, decayed = soft_nms(times, scores, sigma, -np.inf, legacy)
-        assert np.array_equal(after[key][["t_start", "t_end"]], segments)
-        assert np.array_equal(after[key]["score"], decayed)
-        loops = soft_nms_by_loops(times, scores, sigma, -np.inf, extra=float(legacy))
-        np.testing.assert_allclose(decayed, loops[1], atol=1e-12)
-        assert sorted(map(tuple, segments)) == sorted(map(tuple, times))
-        if (scores >= 0).all():
-            assert (np.diff(decayed) <= 0).all()
-
-
-def test_suppress_softly_by_hand() -> None:
-    """Two classes and two videos at one place leave each other alone."""
-    rows = [
-        ("v", "run", 0.9, 0.0, 4.0),
-        ("w", "run", 0.5, 0.0, 4.0),
-        ("v", "jump", 0.6, 0.0, 4.0),
-        ("v", "run", 0.8, 0.0, 2.0),  # tIoU 1/2, with lengths + 1 3/5
-    ]
-    proposals = pd.DataFrame(rows, columns=FRAME)
-    for legacy, tiou in ((False, 1 / 2), (True, 3 / 5)):
-        found = suppress_softly(proposals, 0.3, legacy_plus_one=legacy)
-        expected = [rows[0], (*rows[3][:2], 0.8 * np.exp(-(tiou**2) / 0.3), 0.0, 2.0)]
-        expected += [rows[1], rows[2]]
-        assert found[FRAME[:2]].to_numpy().tolist() == [list(row[:2]) for row in expected]
-        assert found["score"].tolist() == pytest.approx([row[2] for row in expected])
-
-
-@given(group_sizes, st.integers(0, 999), st.floats(0.05, 1), st.booleans())
-def test_thin_equals_nms_of_each_video_and_class(
-    groups: list[tuple[str, str, int]], seed: int, tiou: float, legacy: bool
-) -> None:
-    proposals = random_proposals(groups, seed)
-    found = thin(proposals, tiou, legacy_plus_one=legacy)
-    expected = [proposals[:0]]
-    for own in groups_of(proposals).values():
-        segments, scores = own[["t_start", "t_end"]].to_numpy(), own["score"].to_numpy()
-        expected.append(own.iloc[nms(segments, scores, tiou, legacy_plus_one=legacy)])
-    pd.testing.assert_frame_equal(found, pd.concat(expected, ignore_index=True), check_exact=True)
-
-
-def test_suppression_leaves_its_input_alone() -> None:
-    proposals = random_proposals([("v", "run", 7), ("w", "jump", 3)], 0)
-    before = proposals.copy()
-    suppress_softly(proposals, 0.3)
-    thin(proposals, 0.5)
-    pd.testing.assert_frame_equal(proposals, before, check_exact=True)

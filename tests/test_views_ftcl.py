@@ -113,7 +113,7 @@ def test_attention_curves_sum_to_one_over_the_whole_video(tiny_dataset: Dataset)
             np.testing.assert_array_equal(times, expected)
             assert ((values >= 0) & (values <= 1)).all()
         np.testing.assert_allclose(sum(values for _, values in curves.values()), 1, rtol=1e-6)
-    instance = run_generator(network, tiny_dataset, video, 2 * count).actionness[0]
+    instance = run_generator(network, store, video, 2 * count).actionness[0]
     np.testing.assert_array_equal(curves["instance attention"][1], instance.numpy())
 
 
@@ -375,9 +375,10 @@ def test_random_pairs_by_a_plain_loop(tiny_dataset: Dataset, model: FTCL) -> Non
     """Both kinds align action candidates with action candidates."""
     found = views_ftcl.pair_values(model, tiny_dataset, "test", LENGTH, SETTINGS, pairs=3, seed=5)
     names, labels = tiny_dataset.video_names("test"), tiny_dataset.video_labels("test")
+    store = tiny_dataset.generator_features
     drawn = PairSampler(labels, 3).epoch(torch.Generator().manual_seed(5))
     for (i, j), row in zip(drawn, found.to_dict("records"), strict=True):
-        outputs = [run_generator(model, tiny_dataset, names[k], LENGTH) for k in (i, j)]
+        outputs = [run_generator(model, store, names[k], LENGTH) for k in (i, j)]
         first, second = (find_candidates(model, output, SETTINGS) for output in outputs)
         match, gap = (
             torch.cosine_similarity(
