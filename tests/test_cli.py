@@ -176,7 +176,7 @@ def test_evaluate_prints_the_map_of_a_result_file(results: tuple[Path, Path]) ->
     assert content["average"]["0.1:0.7"] == pytest.approx(6 / 7)
     assert content["per_class"]["throw"]["0.7"] == 0.0
     table = fustal("evaluate", *results, "--subset", "test", "--tiou", "0.5:0.05:0.6")
-    assert "avg 0.5:0.6" in table.stdout
+    assert "avg 0.5:0.05:0.6" in table.stdout
 
 
 HALF = {"0.6": 0.5, "0.7": 0.5}
