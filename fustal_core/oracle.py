@@ -194,8 +194,3 @@ def changed(selected: pd.DataFrame, repaired: pd.DataFrame) -> tuple[int, int]:
     either = before.merge(after, how="outer", indicator=True)
     counts = either["_merge"].value_counts()
     return int(counts["left_only"]), int(counts["right_only"])
-
-
-def changes(selected: pd.DataFrame, repaired: pd.DataFrame) -> bool:
-    """Whether a student would learn from other labels, so that training one more can tell anything."""
-    return any(changed(selected, repaired))
