@@ -20,14 +20,13 @@ from fustal_core.files import write_parquet
 from fustal_core.grid import Cell, Measured, cells
 from fustal_core.made_from import LabelSource
 from fustal_core.measuring import resampled_average, resampled_label_f1
-from fustal_core.metrics import map_summary
+from fustal_core.metrics import AVERAGE, map_summary
 from fustal_core.naming import BEST_ON_TEST, choices_on_test
 from fustal_core.resampling import Interval, paired_interval
 from fustal_core.rundir import Product
 from fustal_core.selection import score_proposals, select
 from fustal_core.stages import Study
 
-AVERAGE = "avg 0.1:0.7"
 LABEL_COLUMNS = ["proposals", "precision@0.5", "recall@0.5", "f1@0.5"]
 _CODE = ("measuring", "metrics", "quality", "selection", "left_out")
 _DRAWS = 7  # what the random numbers of intervals are drawn from

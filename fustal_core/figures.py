@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from fustal_core.files import atomic_path
+from fustal_core.metrics import AVERAGE as AVERAGE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -61,7 +62,6 @@ FORMATS: dict[str, tuple[str, ...]] = {
 """Endings of figure files -> what such a file would say of its making; it is left out."""
 
 WIDTH_IN = 6.8
-AVERAGE = "avg 0.1:0.7"
 _CHARACTERS_IN_WIDTH = 110  # of a legend, its handles included
 
 STYLE: dict[str, object] = {

@@ -18,7 +18,6 @@ import numpy as np
 import pandas as pd
 
 from fustal_core.annotations import (
-    SEGMENT_COLUMNS,
     Annotations,
     DataError,
     Report,
@@ -27,7 +26,7 @@ from fustal_core.annotations import (
     subset_key,
 )
 from fustal_core.files import write_text
-from fustal_core.metrics import DETECTION_COLUMNS
+from fustal_core.metrics import DETECTION_COLUMNS, TRUTH_COLUMNS
 
 if TYPE_CHECKING:
     from fustal_core.data import Dataset
@@ -108,7 +107,7 @@ def _annotations(segments: pd.DataFrame, fps: float, classes: tuple[str, ...]) -
             "segment": [float(start), float(end)],
             "segment(frames)": [float(start) * fps, float(end) * fps],
         }
-        for label, start, end in zip(*(segments[c] for c in SEGMENT_COLUMNS[1:]), strict=True)
+        for label, start, end in zip(*(segments[c] for c in TRUTH_COLUMNS[1:]), strict=True)
     ]
     if "score" in segments:
         for entry, score in zip(entries, segments["score"].tolist(), strict=True):
