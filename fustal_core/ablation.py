@@ -16,12 +16,11 @@ import pandas as pd
 
 from fustal_core import jobs
 from fustal_core.comparison import mean_and_spread, without_looks
-from fustal_core.figures import AVERAGE
 from fustal_core.files import write_parquet
 from fustal_core.grid import Cell, Measured, cells
 from fustal_core.made_from import LabelSource
 from fustal_core.measuring import resampled_average, resampled_labels
-from fustal_core.metrics import map_summary
+from fustal_core.metrics import AVERAGE, map_summary
 from fustal_core.naming import BEST_ON_TEST, choices_on_test
 from fustal_core.resampling import Interval, paired_interval
 from fustal_core.rundir import Product

@@ -11,9 +11,8 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from fustal_core.figures import AVERAGE
 from fustal_core.figures_generators import STEPS
-from fustal_core.metrics import THUMOS_TIOU
+from fustal_core.metrics import AVERAGE, THUMOS_TIOU
 from fustal_core.naming import (
     ACM_NET,
     CEILING,

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-SEGMENT_COLUMNS = ("video", "label", "t_start", "t_end")
+from fustal_core.metrics import TRUTH_COLUMNS
 
 # ActivityNet has both training and validation, so "train" never stands for "validation", although
 # THUMOS'14 trains on its validation videos.
@@ -84,7 +84,7 @@ class Annotations:
 
 def segments_frame(rows: list[tuple[str, str, float, float]]) -> pd.DataFrame:
     """Rows (video, label, t_start, t_end) as a frame with the right types, also when empty."""
-    frame = pd.DataFrame(rows, columns=list(SEGMENT_COLUMNS))
+    frame = pd.DataFrame(rows, columns=list(TRUTH_COLUMNS))
     return frame.astype({"video": str, "label": str, "t_start": float, "t_end": float})
 
 

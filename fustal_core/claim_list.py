@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from fustal_core.figures import AVERAGE
+from fustal_core.metrics import AVERAGE
 from fustal_core.stage_settings import Method
 
 F1, PRECISION = "f1@0.5", "precision@0.5"

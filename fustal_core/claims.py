@@ -15,8 +15,8 @@ import pandas as pd
 
 from fustal_core.claim_list import CLAIMS, MEASURES, Claim
 from fustal_core.config import SettingsError
-from fustal_core.figures import AVERAGE
 from fustal_core.files import write_text
+from fustal_core.metrics import AVERAGE
 from fustal_core.naming import BEST_ON_TEST, choices_on_test, own_generator
 from fustal_core.reporting import figures_dir
 from fustal_core.rundir import project_root

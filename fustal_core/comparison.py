@@ -15,10 +15,11 @@ import pandas as pd
 
 from fustal_core import jobs
 from fustal_core.config import changed_settings, make_settings
-from fustal_core.figures import AVERAGE, save_figure
+from fustal_core.figures import save_figure
 from fustal_core.figures_generators import STEPS, plot_generators
 from fustal_core.files import remove_partial_files, write_text
 from fustal_core.locks import refuse_second_run, run_lock
+from fustal_core.metrics import AVERAGE
 from fustal_core.naming import (
     ACM_NET,
     BEST_ON_TEST,

@@ -64,7 +64,6 @@ FORMATS: dict[str, tuple[str, ...]] = {
 """Endings of figure files -> what such a file would say of its making; it is left out."""
 
 WIDTH_IN = 6.8
-AVERAGE = "avg 0.1:0.7"
 PUBLISHED = "published, THUMOS'14 (real)"
 _CHARACTERS_IN_WIDTH = 110  # of a legend, its handles included
 

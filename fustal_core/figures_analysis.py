@@ -14,7 +14,6 @@ import numpy as np
 import pandas as pd
 
 from fustal_core.figures import (
-    AVERAGE,
     COLOURS,
     add_legend_below,
     colour_of,
@@ -24,6 +23,7 @@ from fustal_core.figures import (
 )
 from fustal_core.figures_evaluation import KIND_COLOURS
 from fustal_core.figures_generators import STEPS
+from fustal_core.metrics import AVERAGE
 from fustal_core.quality import KINDS
 from fustal_core.timeline import Lane, Timeline
 

@@ -13,7 +13,6 @@ import numpy as np
 import pandas as pd
 
 from fustal_core.figures import (
-    AVERAGE,
     COLOURS,
     PUBLISHED,
     add_legend_below,
@@ -23,6 +22,7 @@ from fustal_core.figures import (
     styled,
     use_log_seconds,
 )
+from fustal_core.metrics import AVERAGE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

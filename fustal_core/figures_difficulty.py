@@ -12,13 +12,13 @@ import pandas as pd
 
 from fustal_core.difficulty import EMA, MECHANISMS, STUDENT, along_knobs, gains
 from fustal_core.figures import (
-    AVERAGE,
     COLOURS,
     colour_of,
     new_figure,
     nothing_to_show,
     styled,
 )
+from fustal_core.metrics import AVERAGE
 from fustal_core.naming import COLA, CROSS_VIDEO
 
 if TYPE_CHECKING:

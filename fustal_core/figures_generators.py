@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 
 from fustal_core.figures import (
-    AVERAGE,
     COLOURS,
     PUBLISHED,
     add_legend_below,
@@ -19,6 +18,7 @@ from fustal_core.figures import (
     nothing_to_show,
     styled,
 )
+from fustal_core.metrics import AVERAGE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from fustal_core.figures import AVERAGE, COLOURS, new_figure, styled
+from fustal_core.figures import COLOURS, new_figure, styled
+from fustal_core.metrics import AVERAGE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

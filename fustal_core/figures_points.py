@@ -13,7 +13,6 @@ import numpy as np
 import pandas as pd
 
 from fustal_core.figures import (
-    AVERAGE,
     COLOURS,
     add_legend_below,
     colour_of,
@@ -24,6 +23,7 @@ from fustal_core.figures import (
 )
 from fustal_core.figures_generators import AT_THE_RIGHT, draw_strip, name_strip_marks
 from fustal_core.figures_hrpro import MAX_PANELS
+from fustal_core.metrics import AVERAGE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

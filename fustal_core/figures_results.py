@@ -13,14 +13,13 @@ import numpy as np
 import pandas as pd
 
 from fustal_core.figures import (
-    AVERAGE,
     COLOURS,
     add_legend_below,
     colour_of,
     new_figure,
     styled,
 )
-from fustal_core.metrics import THUMOS_TIOU
+from fustal_core.metrics import AVERAGE, THUMOS_TIOU
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from fustal_core.figures import AVERAGE, COLOURS, add_legend_below, colour_of, new_figure, styled
+from fustal_core.figures import COLOURS, add_legend_below, colour_of, new_figure, styled
+from fustal_core.metrics import AVERAGE
 from fustal_core.timeline import pack_rows
 
 if TYPE_CHECKING:

@@ -146,10 +146,8 @@ def propose_video(
     video: str,
     classes: tuple[str, ...],
     settings: GeneratorSettings,
-    *,
-    purpose: Purpose = "detections",
 ) -> pd.DataFrame:
-    """Proposals of one video of a store, of the classes that the model predicts.
+    """Detections in one video of a store, of the classes that the model predicts.
 
     Args:
         model: put into eval mode.
@@ -157,12 +155,11 @@ def propose_video(
         video: its name.
         classes: names, in the order of the model's outputs.
         settings: of the stage.
-        purpose: after which NMS.
 
     Returns:
         The columns of :func:`propose`.
     """
-    return suppress(_propose(model, store, video, classes, settings, None), settings, purpose)
+    return suppress(_propose(model, store, video, classes, settings, None), settings, "detections")
 
 
 @torch.inference_mode()

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from fustal_core.data import Dataset
 from fustal_core.features import to_device
 from fustal_core.files import load_checkpoint, save_checkpoint
+from fustal_core.metrics import AVERAGE
 from fustal_core.precision import Precision, computing_in
 from fustal_core.progress import Progress
 from fustal_core.stage_settings import SampledGeneratorSettings, TrainingSettings
@@ -135,8 +136,8 @@ class _State:
         """Record a score; keep the weights if it is the best and best-on-test was asked for."""
         score = evaluate(self.task.model)
         self.scores.append({"iteration": self.done, **score})
-        best = max(s["avg 0.1:0.7"] for s in self.scores)
-        if keep_best and score["avg 0.1:0.7"] == best:
+        best = max(s[AVERAGE] for s in self.scores)
+        if keep_best and score[AVERAGE] == best:
             self.best = {k: v.detach().clone() for k, v in self.task.model.state_dict().items()}
 
     def look(self) -> None:

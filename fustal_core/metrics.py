@@ -75,6 +75,8 @@ ACTIVITYNET_TIOU: tuple[float, ...] = (
     0.95,
 )
 THUMOS_AVERAGES: tuple[tuple[float, float], ...] = ((0.1, 0.5), (0.3, 0.7), (0.1, 0.7))
+AVERAGE = "avg 0.1:0.7"
+"""What :func:`map_summary` calls the average that methods are compared by."""
 
 TRUTH_COLUMNS = ("video", "label", "t_start", "t_end")
 DETECTION_COLUMNS = (*TRUTH_COLUMNS, "score")

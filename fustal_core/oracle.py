@@ -37,7 +37,7 @@ import pandas as pd
 
 from fustal_core.matching import overlaps
 from fustal_core.metrics import DETECTION_COLUMNS, TRUTH_COLUMNS, validate
-from fustal_core.quality import BACKGROUND_TIOU
+from fustal_core.quality import BACKGROUND_TIOU, codes
 
 Rung = Literal[
     "true scores",
@@ -73,21 +73,16 @@ def targets(labels: pd.DataFrame, truth: pd.DataFrame) -> Targets:
         labels, truth: columns ``video``, ``label``, ``t_start``, ``t_end`` (s).
     """
     N = len(labels)
-    video, label = (_codes(labels, truth, column) for column in ("video", "label"))
+    video, true_video = codes(labels, truth, ["video"])
+    label, true_label = codes(labels, truth, ["label"])
     segments = [frame[["t_start", "t_end"]].to_numpy(float) for frame in (labels, truth)]
-    pairs = overlaps(segments[0], video[:N], segments[1], video[N:])
+    pairs = overlaps(segments[0], video, segments[1], true_video)
     best_any, row_any = pairs.best(N)
-    same = label[:N][pairs.detection] == label[N:][pairs.truth]
+    same = label[pairs.detection] == true_label[pairs.truth]
     best_own, row_own = pairs.select(same).best(N)
     own = best_own >= BACKGROUND_TIOU
     row_any[best_any < BACKGROUND_TIOU] = -1
     return Targets(np.where(own, row_own, row_any), own, best_own)
-
-
-def _codes(labels: pd.DataFrame, truth: pd.DataFrame, column: str) -> np.ndarray:
-    """Integers >= 0 that are equal where the column is: (N + M,), labels first."""
-    values = np.concatenate([frame[column].to_numpy(object) for frame in (labels, truth)])
-    return pd.factorize(values)[0]
 
 
 def repair(
@@ -194,8 +189,3 @@ def changed(selected: pd.DataFrame, repaired: pd.DataFrame) -> tuple[int, int]:
     either = before.merge(after, how="outer", indicator=True)
     counts = either["_merge"].value_counts()
     return int(counts["left_only"]), int(counts["right_only"])
-
-
-def changes(selected: pd.DataFrame, repaired: pd.DataFrame) -> bool:
-    """Whether a student would learn from other labels, so that training one more can tell anything."""
-    return any(changed(selected, repaired))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from fustal_core.figures import AVERAGE
+from fustal_core.metrics import AVERAGE
 from fustal_core.naming import CEILING, STUDENT, display_name, supervision_name
 from fustal_core.oracle import RUNGS, changed, repair
 

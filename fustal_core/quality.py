@@ -139,13 +139,13 @@ def _validate_durations(
         raise ValueError(f"durations_s: no duration for video {', '.join(map(repr, missing))}")
 
 
-def _codes(first: pd.DataFrame, second: pd.DataFrame, columns: list[str]) -> list[np.ndarray]:
+def codes(first: pd.DataFrame, second: pd.DataFrame, columns: list[str]) -> list[np.ndarray]:
     """Integers >= 0 that are equal where `columns` are, over both frames: (N,), (M,)."""
     keys = [frame[columns] for frame in (first, second) if len(frame)]
     if not keys:
         return [np.zeros(0, dtype=int)] * 2
-    codes = pd.concat(keys, ignore_index=True).groupby(columns, sort=False).ngroup().to_numpy()
-    return np.split(codes, [len(first)])
+    numbers = pd.concat(keys, ignore_index=True).groupby(columns, sort=False).ngroup().to_numpy()
+    return np.split(numbers, [len(first)])
 
 
 def _segments(frame: pd.DataFrame) -> np.ndarray:
@@ -162,8 +162,8 @@ def _pairs(
     N = len(labels)
     score = labels["score"].to_numpy(float) if N else np.zeros(0)
     order = N - 1 - np.argsort(-score[::-1], kind="stable")  # ties as in `fustal_core.metrics`
-    video, truth_video = _codes(labels, truth, ["video"])
-    label, truth_label = _codes(labels, truth, ["label"])
+    video, truth_video = codes(labels, truth, ["video"])
+    label, truth_label = codes(labels, truth, ["label"])
     segments = longer_by_one(_segments(labels)[order], plus_one)
     true_segments = longer_by_one(_segments(truth), plus_one)
     pairs = overlaps(segments, video[order], true_segments, truth_video)

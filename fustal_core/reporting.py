@@ -17,9 +17,9 @@ from pandas.api.types import is_numeric_dtype
 
 from fustal_core import jobs
 from fustal_core.config import make_settings
-from fustal_core.figures import AVERAGE, save_figure
+from fustal_core.figures import save_figure
 from fustal_core.files import atomic_path, write_json, write_text
-from fustal_core.metrics import average_ranges
+from fustal_core.metrics import AVERAGE, average_ranges
 from fustal_core.naming import (
     BEST_ON_TEST,
     CEILING,

@@ -18,7 +18,6 @@ import numpy as np
 import pandas as pd
 
 from fustal_core.annotations import (
-    SEGMENT_COLUMNS,
     Annotations,
     DataError,
     Report,
@@ -27,7 +26,7 @@ from fustal_core.annotations import (
     subset_key,
 )
 from fustal_core.files import write_text
-from fustal_core.metrics import DETECTION_COLUMNS
+from fustal_core.metrics import DETECTION_COLUMNS, TRUTH_COLUMNS
 
 if TYPE_CHECKING:
     from fustal_core.data import Dataset
@@ -108,7 +107,7 @@ def _annotations(segments: pd.DataFrame, fps: float, classes: tuple[str, ...]) -
             "segment": [float(start), float(end)],
             "segment(frames)": [float(start) * fps, float(end) * fps],
         }
-        for label, start, end in zip(*(segments[c] for c in SEGMENT_COLUMNS[1:]), strict=True)
+        for label, start, end in zip(*(segments[c] for c in TRUTH_COLUMNS[1:]), strict=True)
     ]
     if "score" in segments:
         for entry, score in zip(entries, segments["score"].tolist(), strict=True):
@@ -204,29 +203,30 @@ def _is_number(value: object) -> bool:
         return False
 
 
-def read_ground_truth(path: Path, subset: str | None = None) -> Annotations:
+def read_ground_truth(path: Path) -> Annotations:
     """Ground truth of an ActivityNet-style annotation file.
-
-    Args:
-        path: the file.
-        subset: keep this subset only; case and "test" or "testing", "train" or "training", "val" or
-            "validation" do not matter. None keeps all videos.
 
     Returns:
         ``.segments``: columns ``video``, ``label``, ``t_start``, ``t_end`` (s);
         ``.videos``: index ``video``, columns ``subset``, ``duration_s``, ``fps``.
 
     Raises:
-        DataError: listing every problem, or the subsets there are if `subset` is not one of them.
+        DataError: listing every problem.
     """
     report = Report()
     truth = read_annotations(Path(path), report)
     report.raise_problems()
-    return truth if subset is None else keep_subset(truth, subset, Path(path))
+    return truth
 
 
 def keep_subset(truth: Annotations, subset: str, path: Path) -> Annotations:
-    """The part of `truth`, read from `path`, that is of one subset; see `read_ground_truth`."""
+    """The part of `truth`, read from `path`, that is of one subset.
+
+    Case and "test" or "testing", "train" or "training", "val" or "validation" do not matter.
+
+    Raises:
+        DataError: there is no such subset; lists those there are.
+    """
     keep = truth.videos["subset"].map(subset_key) == subset_key(subset)
     if not keep.any():
         known = ", ".join(sorted(truth.videos["subset"].unique()))

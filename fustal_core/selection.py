@@ -26,10 +26,10 @@ def iou_score(segments: np.ndarray) -> np.ndarray:
     return _overlaps(np.asarray(segments, dtype=float)).sum(1)
 
 
-def mean_of_largest_ious(segments: np.ndarray, largest: int = 3) -> np.ndarray:
+def mean_of_largest_ious(segments: np.ndarray) -> np.ndarray:
     """Variant of the IoU score in [0, 1]: mean of the 3 largest tIoUs with others; (N,2) -> (N,)."""
     overlaps = -np.sort(-_overlaps(np.asarray(segments, dtype=float)), axis=1)
-    return overlaps[:, :largest].sum(1) / largest
+    return overlaps[:, :3].sum(1) / 3
 
 
 def _overlaps(segments: np.ndarray) -> np.ndarray:

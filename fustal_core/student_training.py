@@ -29,6 +29,7 @@ from fustal_core.distillation import (
     relabel,
 )
 from fustal_core.files import load_checkpoint, save_checkpoint
+from fustal_core.metrics import AVERAGE
 from fustal_core.precision import Precision, computing_in
 from fustal_core.progress import Progress
 from fustal_core.student import TriDet
@@ -47,8 +48,6 @@ if TYPE_CHECKING:
     from fustal_core.stage_settings import StudentSettings
 
 Evaluate = Callable[[TriDet], Mapping[str, float]]
-CHOSEN_ON = "avg 0.1:0.7"
-"""What best-on-test compares."""
 
 
 @dataclass(frozen=True)
@@ -271,9 +270,9 @@ def _finish_epoch(
     )
     if evaluate and due:
         row |= {name: float(value) for name, value in evaluate(state.average.module).items()}
-        if settings.select == "best-on-test" and row[CHOSEN_ON] > state.best.get("score", -1):
+        if settings.select == "best-on-test" and row[AVERAGE] > state.best.get("score", -1):
             weights = {k: v.clone() for k, v in state.average.module.state_dict().items()}
-            state.best = {"score": row[CHOSEN_ON], "epoch": row["epoch"], "weights": weights}
+            state.best = {"score": row[AVERAGE], "epoch": row["epoch"], "weights": weights}
     state.history.append(row)
 
 

@@ -21,9 +21,8 @@ from fustal_core.ablation import (
     summary,
 )
 from fustal_core.config import SettingsError, make_settings
-from fustal_core.figures import AVERAGE
 from fustal_core.grid import Cell
-from fustal_core.metrics import map_summary
+from fustal_core.metrics import AVERAGE, map_summary
 from fustal_core.quality import pseudo_label_quality
 from fustal_core.resampling import draw_videos, paired_interval
 from fustal_core.selection import score_proposals, select

@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 from training_helpers import TINY
 
 from fustal_core import analysis, reporting
-from fustal_core.figures import AVERAGE
-from fustal_core.metrics import DETECTION_COLUMNS, TRUTH_COLUMNS, map_summary
+from fustal_core.metrics import AVERAGE, DETECTION_COLUMNS, TRUTH_COLUMNS, map_summary
 from fustal_core.naming import ACM_NET, COLA, GENERATORS
 from fustal_core.quality import KINDS
 from fustal_core.reference import iou_of_two

@@ -17,8 +17,8 @@ from fustal_core import claims, published
 from fustal_core.ablation import Results
 from fustal_core.claim_list import CLAIMS, F1, MEASURES, PRECISION
 from fustal_core.config import SettingsError, make_settings
-from fustal_core.figures import AVERAGE
 from fustal_core.grid import cells
+from fustal_core.metrics import AVERAGE
 from fustal_core.resampling import Interval, t_interval
 from fustal_core.rundir import project_root
 from fustal_core.stages import Study

@@ -29,7 +29,7 @@ from fustal_core.difficulty import (
     small_sizes,
     studies,
 )
-from fustal_core.figures import AVERAGE
+from fustal_core.metrics import AVERAGE
 from fustal_core.simulator import simulate
 from fustal_core.simulator_settings import SimulatorSettings
 from fustal_core.stages import Study, open_study

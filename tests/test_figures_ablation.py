@@ -14,7 +14,7 @@ from matplotlib.colors import same_color, to_hex
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from fustal_core.figures import AVERAGE, COLOURS
+from fustal_core.figures import COLOURS
 from fustal_core.figures_ablation import (
     OFF,
     PARTS,
@@ -26,6 +26,7 @@ from fustal_core.figures_ablation import (
     spaced,
     verdict,
 )
+from fustal_core.metrics import AVERAGE
 
 pytestmark = pytest.mark.filterwarnings("error")  # of matplotlib: a layout that does not fit
 

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
-from fustal_core.figures import AVERAGE, COLOURS, colour_of
+from fustal_core.figures import COLOURS, colour_of
 from fustal_core.figures_analysis import (
     MEASURES,
     plot_chosen_videos,
@@ -23,6 +23,7 @@ from fustal_core.figures_analysis import (
 )
 from fustal_core.figures_evaluation import KIND_COLOURS
 from fustal_core.figures_generators import STEPS
+from fustal_core.metrics import AVERAGE
 from fustal_core.quality import KINDS
 
 pytestmark = pytest.mark.filterwarnings("error")  # of matplotlib: a layout that does not fit

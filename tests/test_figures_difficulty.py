@@ -13,8 +13,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from fustal_core.difficulty import DEFAULT, KNOBS, gains, settings_grid
-from fustal_core.figures import AVERAGE, COLOURS, save_figure
+from fustal_core.figures import COLOURS, save_figure
 from fustal_core.figures_difficulty import plot_difficulty
+from fustal_core.metrics import AVERAGE
 from fustal_core.simulator_settings import SimulatorSettings
 
 pytestmark = pytest.mark.filterwarnings("error")  # of matplotlib: a layout that does not fit

@@ -27,7 +27,7 @@ from fustal_core.alignment import (
     lcs_table,
     longest_common_subsequence,
 )
-from fustal_core.figures import AVERAGE, COLOURS, WIDTH_IN, colour_of
+from fustal_core.figures import COLOURS, WIDTH_IN, colour_of
 from fustal_core.figures_ftcl import (
     plot_alignment_values,
     plot_fsd,
@@ -35,6 +35,7 @@ from fustal_core.figures_ftcl import (
     plot_paths_over_training,
 )
 from fustal_core.figures_generators import GENERATOR_MARKERS, plot_generators, plot_terms
+from fustal_core.metrics import AVERAGE
 
 pytestmark = pytest.mark.filterwarnings("error")  # of matplotlib: a layout that does not fit
 

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from scipy.stats import spearmanr
 
-from fustal_core.figures import AVERAGE, COLOURS, colour_of, evenly
+from fustal_core.figures import COLOURS, colour_of, evenly
 from fustal_core.figures_cost import plot_label_cost
 from fustal_core.figures_hrpro import (
     MAX_PANELS,
@@ -36,6 +36,7 @@ from fustal_core.figures_points import (
     plot_prototypes,
     spearman,
 )
+from fustal_core.metrics import AVERAGE
 from fustal_core.timeline import MAX_SEGMENTS
 
 pytestmark = pytest.mark.filterwarnings("error")  # of matplotlib: a layout that does not fit

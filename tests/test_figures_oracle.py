@@ -9,8 +9,9 @@ import pandas as pd
 import pytest
 from matplotlib.axes import Axes
 
-from fustal_core.figures import AVERAGE, COLOURS, save_figure
+from fustal_core.figures import COLOURS, save_figure
 from fustal_core.figures_oracle import plot_ladder
+from fustal_core.metrics import AVERAGE
 
 pytestmark = pytest.mark.filterwarnings("error")  # of matplotlib: a layout that does not fit
 

@@ -331,15 +331,14 @@ def test_for_other_generators_all_purposes_are_one(
         pd.testing.assert_frame_equal(found, expected, check_exact=True)
 
 
-@pytest.mark.parametrize("purpose", ["detections", "labels", "all"])
 def test_a_video_alone_is_what_it_is_among_others(
-    whole_videos: HRPro | HRProDetector, tiny_dataset: Dataset, purpose: str
+    whole_videos: HRPro | HRProDetector, tiny_dataset: Dataset
 ) -> None:
     """To the bit, although soft-NMS takes all videos at once."""
-    together = propose(whole_videos, tiny_dataset, "test", HR_PRO, purpose=purpose)
+    together = propose(whole_videos, tiny_dataset, "test", HR_PRO)
     for video, own in together.groupby("video", sort=False):
         store, classes = tiny_dataset.generator_features, tiny_dataset.classes
-        alone = propose_video(whole_videos, store, video, classes, HR_PRO, purpose=purpose)
+        alone = propose_video(whole_videos, store, video, classes, HR_PRO)
         pd.testing.assert_frame_equal(alone, own.reset_index(drop=True), check_exact=True)
 
 

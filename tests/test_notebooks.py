@@ -22,7 +22,7 @@ from fustal_core.naming import GENERATORS
 from fustal_core.oracle import RUNGS
 from fustal_core.pipeline import notebooks_dir, stage_names
 from fustal_core.reporting import MAIN_COLUMNS
-from fustal_core.results import read_ground_truth
+from fustal_core.results import keep_subset, read_ground_truth
 from fustal_core.stages import open_study
 
 STAGES = stage_names()
@@ -101,7 +101,8 @@ def test_every_claim_is_in_the_one_table(smoke_run: Path) -> None:
 
 
 def test_the_selected_labels_are_there_for_the_original_student(smoke_run: Path) -> None:
-    found = read_ground_truth(smoke_run / "02_selection" / "pseudo_labels.json", "validation")
+    path = smoke_run / "02_selection" / "pseudo_labels.json"
+    found = keep_subset(read_ground_truth(path), "validation", path)
     study = open_study("simulated", "smoke", 0, smoke_run)
     assert found.videos.index.tolist() == study.dataset.video_names("train")
     columns = ["video", "label", "t_start", "t_end"]

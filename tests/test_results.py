@@ -13,6 +13,7 @@ from fustal_core import published
 from fustal_core.annotations import DataError
 from fustal_core.metrics import DETECTION_COLUMNS
 from fustal_core.results import (
+    keep_subset,
     read_ambiguous,
     read_detections,
     read_ground_truth,
@@ -90,12 +91,13 @@ def test_ground_truth_of_a_subset(tmp_path: Path) -> None:
     path = tmp_path / "truth.json"
     database = {"a": video("Test"), "b": video("validation"), "c": video("Test")}
     path.write_text(json.dumps({"database": database}))
-    assert read_ground_truth(path).segments["video"].tolist() == ["a", "b", "c"]
-    test = read_ground_truth(path, "testing")
+    truth = read_ground_truth(path)
+    assert truth.segments["video"].tolist() == ["a", "b", "c"]
+    test = keep_subset(truth, "testing", path)
     assert test.segments["video"].tolist() == test.videos.index.tolist() == ["a", "c"]
     assert test.videos.loc["a", "duration_s"] == 9
     with pytest.raises(DataError, match=r"no video in subset 'training'.*Test, validation"):
-        read_ground_truth(path, "training")
+        keep_subset(truth, "training", path)
 
 
 def test_published_tables_are_complete_and_in_percent() -> None:
