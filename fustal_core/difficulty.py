@@ -28,7 +28,7 @@ from fustal_core.stages import Study
 
 KNOBS: dict[str, str] = {
     "video_shift": "camera and light of a whole video: what comparing videos is meant to overcome",
-    "instance_spread": "weak actions beside strong ones: what a single video hides",
+    "instance_spread": "weak actions and distractors beside strong ones: what a single video hides",
     "incompleteness": "less of an action looks like its class: proposals get too short",
     "border_ambiguity": "the time around an action looks like its ends: borders blur",
     "scene_strength": "the class's scene, in and out of the action: context taken for action",

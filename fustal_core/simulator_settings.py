@@ -87,7 +87,7 @@ class SimulatorSettings(BaseModel):
     class_similarity: Share = Field(0.3, description="what all class prototypes have in common")
     video_shift: Strength = Field(1.0, description="a shift of the whole video: camera, light")
     instance_spread: Strength = Field(
-        0.5, description="log standard deviation of an action's strength"
+        0.5, description="log standard deviation of the strength of an action, and of a distractor"
     )
     noise: Strength = Field(0.13, description="standard deviation per latent dimension")
     noise_correlation_s: Strength = Field(0.5, description="time constant of the noise in seconds")
