@@ -91,7 +91,7 @@ def plot_stage_ablation(rows: pd.DataFrame) -> Figure:
         key=lambda cell: (len(on := parts_of(cell)), [places.index(part) for part in on]),
     )
     figure = new_figure(height_in=1.9 + 0.36 * len(cells))
-    matrix, axes = figure.subplots(1, 2, sharey=True, width_ratios=[1.0, 3.4])
+    matrix, axes = figure.subplots(1, 2, sharey=True, width_ratios=[1.25, 3.4])
     for place, cell in enumerate(cells):
         own = rows[rows["cell"] == cell]
         colour = _colour_of_cell(cell, str(own["measured"].iloc[0]))
