@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -56,7 +57,8 @@ def predict(
     settings = make_settings(overrides={"device": device})  # refused before the slow imports
     if fps is not None and not 0 < fps < float("inf"):
         raise SettingsError(f"--fps: expected a positive number, got {fps:g}")
-    check_writable(output)
+    read = filter(None, (weights, durations))
+    check_writable(output, inputs=chain(read, features.rglob("*.npy")))
 
     from fustal_core import predict as prediction
     from fustal_core.feature_folder import FeatureFolder

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fustal_core.annotations import DataError
-from fustal_core.cli_options import Json
+from fustal_core.cli_options import Json, check_writable
 from fustal_core.config import SettingsError
 
 if TYPE_CHECKING:
@@ -269,12 +269,15 @@ def choose_averages(thresholds: Sequence[float], asked: Sequence[str]) -> dict[s
 
 
 def refuse_format(path: Path | None) -> None:
-    """Refuse a figure file whose ending names no format, before anything is read."""
+    """Refuse, before the work, a figure file of an unknown format, or that could not be written."""
     from fustal_core.figures import FORMATS
 
-    if path is not None and path.suffix[1:].lower() not in FORMATS:
+    if path is None:
+        return
+    if path.suffix[1:].lower() not in FORMATS:
         allowed = ", ".join(f".{ending}" for ending in FORMATS)
         raise SettingsError(f"--figure: expected a file ending in {allowed}, got '{path}'")
+    check_writable(path, "--figure")
 
 
 def parse_tiou(text: str) -> list[float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import weakref
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -13,6 +14,7 @@ import pandas as pd
 import pytest
 from cli_helpers import assert_refused, fustal
 
+from fustal_core import cli_predict
 from fustal_core.annotations import DataError
 from fustal_core.config import SettingsError
 from fustal_core.feature_folder import FeatureFolder
@@ -366,6 +368,20 @@ def test_mistakes_on_the_command_line(
     arguments = ["--features", run.joined[GENERATOR], "--output", output, *options]
     assert_refused(fustal("predict", weights, *arguments), status, fragment)
     assert not output.exists()
+
+
+def test_an_output_that_is_read_or_no_file_is_refused_and_stays(tmp_path: Path) -> None:
+    weights, feature, durations, pipe = (tmp_path / n for n in ("w", "v.npy", "d.json", "pipe"))
+    for path in (weights, feature, durations):
+        path.write_text("kept")
+    os.mkfifo(pipe)
+    (link := tmp_path / "link").symlink_to(weights)
+    for output in (weights, feature, durations, pipe, link):
+        with pytest.raises(SettingsError, match="expected a"):
+            cli_predict.predict(weights, tmp_path, output, durations=durations)
+    assert {path.read_text() for path in (weights, feature, durations)} == {"kept"}
+    assert pipe.is_fifo()
+    assert link.is_symlink()
 
 
 def test_a_file_that_is_no_weights_is_refused(run: Run, tmp_path: Path) -> None:
