@@ -130,13 +130,17 @@ def read_json(path: Path, report: Report) -> object:
         return dict(pairs)
 
     try:
-        return json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=unique)
+        content = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=unique)
     except FileNotFoundError:
         report.problem("missing file", f"{path}: no such file")
     except OSError as error:
         report.problem("unreadable file", f"{path}: cannot be read: {error.strerror}")
     except (ValueError, RecursionError) as error:
         report.problem("unreadable file", f"{path}: not valid JSON: {error}")
+    else:
+        if content is None:
+            report.problem("unreadable file", f"{path}: found null, expected an object")
+        return content
     return None
 
 

@@ -60,6 +60,7 @@ FigureFile = Annotated[
     Path | None, typer.Option(metavar="FILE", help="Also draw it, into a .png, .pdf or .svg file.")
 ]
 DEFAULT_TIOU = "0.1:0.7"
+MOST_THRESHOLDS = 1000
 
 
 def evaluate(
@@ -294,10 +295,11 @@ def parse_tiou(text: str) -> list[float]:
             width = step[0] if step else 0.1
             # A step that does not end at HIGH stops below it.
             count = math.floor((high - low) / width + 1e-9) if len(step) <= 1 and width > 0 else -1
-            values = [low + i * width for i in range(count + 1)]
+            values = [low + i * width for i in range(min(count, MOST_THRESHOLDS) + 1)]
     except (ValueError, OverflowError):
         values = []
     values = list(dict.fromkeys(round(value, 10) for value in values))
-    if not values or not all(0 < value <= 1 for value in values):
-        raise SettingsError(f"--tiou: expected e.g. 0.1:0.7, 0.5:0.05:0.95 or 0.5, got {text!r}")
+    if not 1 <= len(values) <= MOST_THRESHOLDS or not all(0 < value <= 1 for value in values):
+        expected = f"e.g. 0.1:0.7, 0.5:0.05:0.95 or 0.5, at most {MOST_THRESHOLDS} thresholds"
+        raise SettingsError(f"--tiou: expected {expected}, got {text!r}")
     return values

@@ -343,9 +343,10 @@ def test_durations_may_be_a_plain_table(tmp_path: Path) -> None:
     with pytest.raises(DataError) as caught:
         read_durations(path)
     assert len(caught.value.problems) == 3
-    path.write_text("[3, 4]")
-    with pytest.raises(DataError, match="database"):
-        read_durations(path)
+    for text, fragment in (("[3, 4]", "database"), ("null", "found null, expected an object")):
+        path.write_text(text)
+        with pytest.raises(DataError, match=fragment):
+            read_durations(path)
 
 
 @pytest.mark.parametrize(
