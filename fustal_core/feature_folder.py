@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from zipfile import BadZipFile
 
 import numpy as np
 
 from fustal_core.annotations import DataError, Report
 from fustal_core.description import STREAMS
+from fustal_core.feature_files import read_header
 
 
 class FeatureFolder(Mapping[str, np.ndarray]):
@@ -89,21 +89,17 @@ def _below(folder: Path) -> str:
 
 def _read_array(path: Path, report: Report) -> np.ndarray | None:
     try:
-        array = np.load(path, allow_pickle=False)
+        read_header(path)
+        return np.load(path, allow_pickle=False)
     except FileNotFoundError:
         report.problem("missing file", f"{path}: no such file, but the other stream has this video")
         return None
-    except (OSError, ValueError, EOFError, BadZipFile, MemoryError) as error:
+    except (OSError, ValueError, EOFError, MemoryError) as error:
         reason = " ".join(str(error).split()) or "empty file"
         report.problem(
             "unreadable file", f"{path}: not a readable .npy, truncated or pickled? {reason}"
         )
         return None
-    if not isinstance(array, np.ndarray):
-        array.close()
-        report.problem("unreadable file", f"{path}: found an .npz archive, expected one array")
-        return None
-    return array
 
 
 def check_features(

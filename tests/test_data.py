@@ -10,7 +10,9 @@ import pytest
 import torch
 import yaml
 
+from fustal_core.annotations import Report
 from fustal_core.data import DataError, Dataset, load_dataset
+from fustal_core.feature_folder import FeatureFolder, check_features
 
 DIM = 6
 DESCRIPTION = {
@@ -220,7 +222,7 @@ def test_every_bad_key_of_the_yaml_is_named(folder: Folder) -> None:
         assert expected in problems
 
 
-@pytest.mark.parametrize("text", ["{", '{"database": {}}', "[]", '{"database": 3}', "\xff"])
+@pytest.mark.parametrize("text", ["{", '{"database": {}}', "[]", '{"database": 3}', "\xff", "null"])
 def test_malformed_annotations(folder: Folder, text: str) -> None:
     folder.load()
     (folder.root / "gt.json").write_text(text, encoding="latin-1")
@@ -358,6 +360,34 @@ def test_bad_features(folder: Folder, array: np.ndarray, expected: str) -> None:
     problem = folder.problem()
     assert expected in problem
     assert "c.npy" in problem
+
+
+@pytest.mark.parametrize(
+    ("shape", "size", "expected"),
+    [
+        ("(50, 6", 1200, "header cannot be read"),
+        ("(" * 300, 1200, "header cannot be read"),
+        ("(-1, 6)", 1200, "found shape (-1, 6), expected sizes"),
+        ("(True, 6)", 1200, "found shape (True, 6), expected sizes"),
+        (f"({10**30}, 0)", 1200, "expected sizes"),
+        (f"({2**37}, 8)", 2**42, "(memory)"),
+    ],
+)
+def test_strange_headers(folder: Folder, shape: str, size: int, expected: str) -> None:
+    header = f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}, }}\n".encode()
+    with folder.path("c").open("wb") as file:
+        file.write(b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header)
+        file.truncate(file.tell() + size)  # sparse
+    for problem in (folder.problem(), *_unreadable(folder.root / "features")):
+        assert expected in problem
+        assert "c.npy: " in problem
+
+
+def _unreadable(folder: Path) -> list[str]:
+    """Problems of the same files as features to predict from."""
+    report = Report()
+    check_features(FeatureFolder(folder), DIM, np.dtype(np.float32), report)
+    return [problem.text for problem in report.problems]
 
 
 @pytest.mark.parametrize("keep", [0, 5, 90, 400])
