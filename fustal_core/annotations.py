@@ -12,6 +12,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from numbers import Real
 from pathlib import Path
 
 import numpy as np
@@ -92,6 +93,19 @@ def in_segments(times_s: np.ndarray, segments: pd.DataFrame, margin_s: float = 0
     """Which times (T,) lie in a segment (``t_start``, ``t_end``), or within the margin of one; (T,)."""
     start, end = segments["t_start"].to_numpy() - margin_s, segments["t_end"].to_numpy() + margin_s
     return ((times_s[:, None] >= start) & (times_s[:, None] <= end)).any(1)
+
+
+SMALLEST, LARGEST = 1e-9, 1e9
+"""Of durations, rates and frames: with numbers between these, no time overflows."""
+
+
+MEASURE = f"a positive number up to {LARGEST:g}"
+
+
+def is_measure(value: object) -> bool:
+    """Whether something is a number above 0, and none so small or large that times overflow."""
+    is_number = isinstance(value, Real) and not isinstance(value, bool)
+    return is_number and SMALLEST <= value <= LARGEST
 
 
 def _number(value: object) -> float:
@@ -201,8 +215,8 @@ def _read_video(
             continue
         if value is None and key not in entry:
             report.problem("annotation", f"{where}: no {key}, expected a positive number")
-        elif not (math.isfinite(values[key]) and values[key] > 0):
-            report.problem("annotation", f"{where}: {key} {value!r}, expected a positive number")
+        elif not is_measure(values[key]):
+            report.problem("annotation", f"{where}: {key} {value!r}, expected {MEASURE}")
             values[key] = math.nan
     annotations = entry.get("annotations")
     if not isinstance(annotations, list):

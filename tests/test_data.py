@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -77,6 +78,11 @@ class Folder:
 def folder(tmp_path: Path) -> Folder:
     return Folder(tmp_path)
 
+
+# Each letter stands for nine of the one before.
+BOMB = "a: &a [1]\n" + "".join(
+    f"{b}: &{b} [{', '.join([f'*{a}'] * 9)}]\n" for a, b in pairwise("abcdefghij")
+)
 
 # A sound folder
 
@@ -196,6 +202,15 @@ def test_missing_folder_and_yaml(tmp_path: Path) -> None:
         ("a: [", "not readable YAML"),
         ("- 1", "found list, expected keys name, layout"),
         ("", "found NoneType"),
+        ("name: a\nname: b\n", "'name' written twice, expected once"),
+        ("features: {fps: 25, fps: 30}", "'fps' written twice"),
+        ("<<: {a: 1}", "not readable YAML"),
+        ("[" * 1000, "not readable YAML"),
+        ("fps: !!int ''", "not readable YAML"),
+        (BOMB + "layout: *j", "layout [[[...], [...], [...], [...], [...], [...], ...]"),
+        (BOMB + "features: *j\nannotations: b", "key 'features': Input should be"),
+        (BOMB + "? *j\n: 1", "not readable YAML"),
+        ('name: "\\ud800"\nannotations: b\nfeatures: {}', "surrogates not allowed"),
     ],
 )
 def test_malformed_yaml(tmp_path: Path, text: str, expected: str) -> None:
@@ -209,14 +224,16 @@ def test_every_bad_key_of_the_yaml_is_named(folder: Folder) -> None:
     del folder.description["features"]["folder"]
     folder.description["featuers"] = 1
     folder.description["features"]["stride_frames"] = 0
-    folder.description["features"]["window_frames"] = "16"
+    folder.description["features"]["window_frames"] = 10**400
+    folder.description["features"]["fps"] = 1e-310
     folder.description["features"]["hop"] = 2
     problems = "\n".join(folder.problems())
     for expected in (
         "missing key 'features.folder'",
         "unknown key 'featuers', expected one of name",
         "'features.stride_frames'",
-        "'features.window_frames'",
+        "'features.window_frames': Input should be less than or equal to 1000000, found 1000",
+        "'features.fps': Input should be greater",
         "unknown key 'features.hop', expected one of folder",
     ):
         assert expected in problems
