@@ -21,7 +21,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from fustal_core.acmnet import ACMNet
-from fustal_core.annotations import DataError
+from fustal_core.annotations import LARGEST, SMALLEST, DataError
 from fustal_core.data import Dataset
 from fustal_core.features import FeatureStore
 from fustal_core.files import write_bytes
@@ -55,9 +55,9 @@ class Clock(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
-    stride_frames: int = Field(gt=0)
-    window_frames: int = Field(gt=0)
-    fps: float | None = Field(gt=0, allow_inf_nan=False)
+    stride_frames: int = Field(gt=0, le=int(LARGEST))
+    window_frames: int = Field(gt=0, le=int(LARGEST))
+    fps: float | None = Field(ge=SMALLEST, le=LARGEST)
 
     @staticmethod
     def of(store: FeatureStore) -> Clock:
@@ -320,4 +320,6 @@ def _misfits(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> lis
         sides = [f"{tuple(side[name].shape)} {side[name].dtype}" for side in (found, expected)]
         if sides[0] != sides[1]:
             lines.append(f"tensor {name}: found {sides[0]}, expected {sides[1]} by its settings")
+        elif not found[name].isfinite().all():
+            lines.append(f"tensor {name}: NaN or Inf, expected finite numbers")
     return sorted(lines)

@@ -339,10 +339,10 @@ def test_durations_may_be_a_plain_table(tmp_path: Path) -> None:
     path = tmp_path / "durations.json"
     path.write_text('{"a": 3, "b": 4.5}')
     assert read_durations(path) == ({"a": 3.0, "b": 4.5}, {})
-    path.write_text('{"a": "3", "b": -1, "c": true, "d": 2}')
+    path.write_text('{"a": "3", "b": -1, "c": true, "d": 2, "e": 1%s, "f": 1e-310}' % ("0" * 400))
     with pytest.raises(DataError) as caught:
         read_durations(path)
-    assert len(caught.value.problems) == 3
+    assert len(caught.value.problems) == 5
     for text, fragment in (("[3, 4]", "database"), ("null", "found null, expected an object")):
         path.write_text(text)
         with pytest.raises(DataError, match=fragment):
@@ -369,6 +369,21 @@ def test_mistakes_on_the_command_line(
     arguments = ["--features", run.joined[GENERATOR], "--output", output, *options]
     assert_refused(fustal("predict", weights, *arguments), status, fragment)
     assert not output.exists()
+
+
+@pytest.mark.parametrize(
+    "options", [{"min_score": float("nan")}, {"fps": 1e-310}, {"fps": float("inf")}]
+)
+def test_absurd_numbers_are_refused(tmp_path: Path, options: dict[str, float]) -> None:
+    (name,) = options
+    with pytest.raises(SettingsError, match=f"--{name.replace('_', '-')}: expected a"):
+        cli_predict.predict(tmp_path / "w", tmp_path, tmp_path / "found.json", **options)
+
+
+@pytest.mark.parametrize("name", ["stride_frames", "window_frames"])
+def test_absurd_clocks_are_refused(run: Run, name: str) -> None:
+    with pytest.raises(SettingsError, match="expected 1 to 1000000000 frames"):
+        predict(run.model(GENERATOR), run.joined[GENERATOR], **{name: 10**400})
 
 
 def test_an_output_that_is_read_or_no_file_is_refused_and_stays(tmp_path: Path) -> None:

@@ -278,6 +278,9 @@ def test_a_setting_that_is_newer_than_the_file_takes_its_default(tmp_path: Path)
             ["embedding.bias is missing", "extra is none of the model's"],
         ),
         (lambda d, s: s.update({"embedding.bias": s["embedding.bias"].half()}), ["float16"]),
+        (lambda d, s: s["embedding.bias"][:1].fill_(torch.nan), ["embedding.bias: NaN or Inf"]),
+        (lambda d, s: d["clock"].update(fps=1e-310), ["clock.fps"]),
+        (lambda d, s: d["clock"].update(stride_frames=10**400), ["clock.stride_frames"]),
     ],
 )
 def test_a_file_that_does_not_fit_is_refused(
