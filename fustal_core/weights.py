@@ -31,6 +31,7 @@ from fustal_core.hrpro import HRPro
 from fustal_core.hrpro_inference import HRProDetector
 from fustal_core.stage_settings import (
     ACMNetSettings,
+    Count,
     FTCLSettings,
     GenerationSettings,
     GeneratorSettings,
@@ -87,7 +88,7 @@ class _Description(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     format: Literal[1]
-    in_channels: Annotated[int, Field(gt=0)]
+    in_channels: Count
     precision: Literal["float32", "float16"]
     classes: Annotated[tuple[str, ...], Field(min_length=1)]
     clock: Clock
@@ -236,8 +237,12 @@ def load_model(path: str | Path) -> LoadedModel:
     metadata, state = _read(path)
     description = _describe(path, metadata)
     # Without memory and random numbers, until it is known that the tensors fit.
-    with torch.device("meta"):
-        model = _empty_model(description)
+    try:
+        with torch.device("meta"):
+            model = _empty_model(description)
+    except (RuntimeError, TypeError, ValueError, OverflowError, MemoryError) as error:
+        reason = str(error).partition("\n")[0]
+        raise DataError([f"{path}: no model can have its sizes: {reason}"]) from None
     problems = _misfits(state, model.state_dict())
     if problems:
         raise DataError([f"{path}: {problem}" for problem in problems])

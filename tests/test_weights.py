@@ -296,6 +296,27 @@ def test_a_file_that_does_not_fit_is_refused(
         assert fragment in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("section", "change", "fragment"),
+    [
+        (None, {"in_channels": 10**17}, "in_channels: Input should be less"),
+        ("settings", {"width": 16 * 10**30}, "no model can have its sizes"),
+        ("settings", {"window_factor": 1e300}, "no model can have its sizes"),
+        ("settings", {"stem_blocks": 10**7}, "settings.stem_blocks"),
+        ("settings", {"max_detections": 10**30}, "settings.max_detections"),
+        ("settings", {"max_length": 32 * 10**20}, "settings.max_length"),
+    ],
+)
+def test_absurd_sizes_are_refused(
+    tmp_path: Path, section: str | None, change: dict[str, float], fragment: str
+) -> None:
+    path, settings = tmp_path / "weights.safetensors", small_settings()
+    save_model(path, random_network(settings), settings, tiny_dataset(), seed=0)
+    rewrite(path, lambda d, _: (d[section] if section else d).update(change))
+    with pytest.raises(DataError, match=fragment):
+        load_model(path)
+
+
 def test_what_is_no_weight_file_is_refused(tmp_path: Path) -> None:
     whole, plain = tmp_path / "whole.safetensors", tmp_path / "plain.safetensors"
     save_generator(whole)
