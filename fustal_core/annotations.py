@@ -204,7 +204,7 @@ def _read_video(
         report.problem("annotation", f"{where}: found {entry!r}, expected an object")
         return None
     subset = entry.get("subset")
-    if not isinstance(subset, str):
+    if not isinstance(subset, str) or not subset.isprintable():
         report.problem("annotation", f"{where}: subset {subset!r}, expected a name such as 'train'")
         subset = ""
     values = {}

@@ -23,7 +23,7 @@ class FeatureFolder(Mapping[str, np.ndarray]):
             are joined. Videos are in the order of their names.
 
     Raises:
-        DataError: no such folder, or nothing in it.
+        DataError: no such folder, nothing in it, or names that cannot be printed.
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -33,6 +33,10 @@ class FeatureFolder(Mapping[str, np.ndarray]):
         self._videos = dict.fromkeys(sorted(found))
         if not found:
             raise DataError([f"{self.folder}: no VIDEO.npy in it{_below(self.folder)}"])
+        odd = [f"{name}.npy" for name in self._videos if not name.isprintable()]
+        if odd:
+            expected = "expected a name that can be printed"
+            raise DataError([f"{self.folder}: found {name!r}, {expected}" for name in odd])
 
     def parts(self, video: str) -> dict[str, np.ndarray]:
         """File -> array as it is in the file: one, or rgb and flow.

@@ -279,6 +279,7 @@ def _describe(path: Path, metadata: Mapping[str, str]) -> _Description:
         )
     try:
         content = json.loads(metadata[KEY])
+        json.dumps(content, ensure_ascii=False).encode()  # an escape may be half a character
     except (ValueError, RecursionError) as error:
         raise DataError([f"{path}: the description inside is not JSON: {error}"]) from None
     kind = content.get("kind") if isinstance(content, dict) else None

@@ -306,6 +306,8 @@ def test_folders_that_hold_no_features(tmp_path: Path) -> None:
     (tmp_path / "release" / "test").mkdir(parents=True)
     (tmp_path / "half" / "rgb").mkdir(parents=True)
     both = tmp_path / "both"
+    (tmp_path / "odd").mkdir()
+    (tmp_path / "odd" / os.fsdecode(b"\xff.npy")).touch()
     for name in ("rgb", "flow"):
         (both / name).mkdir(parents=True)
     np.save(both / "v.npy", np.zeros((3, 2)))
@@ -314,6 +316,7 @@ def test_folders_that_hold_no_features(tmp_path: Path) -> None:
         ("empty", "no VIDEO.npy in it"),
         ("release", "name one of its folders: test?"),
         ("half", "flow: no such folder, but"),
+        ("odd", r"found '\\udcff.npy', expected a name that can be printed"),
         ("both", "expected one or the other"),
     ):
         with pytest.raises(DataError, match=fragment):

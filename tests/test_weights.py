@@ -272,6 +272,7 @@ def test_a_setting_that_is_newer_than_the_file_takes_its_default(tmp_path: Path)
         (lambda d, s: d.pop("classes"), ["classes is missing"]),
         (lambda d, s: d["clock"].update(stride_frames=0), ["clock.stride_frames", "found 0"]),
         (lambda d, s: d.update(in_channels=8), ["embedding.weight", "(6, 5, 3)", "(6, 8, 3)"]),
+        (lambda d, s: d["classes"].append("\ud800"), ["surrogates not allowed"]),
         (lambda d, s: d["classes"].append("x"), ["classifier.weight", "(3, 6, 1)", "(4, 6, 1)"]),
         (
             lambda d, s: s.update(extra=s.pop("embedding.bias")),
