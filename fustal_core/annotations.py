@@ -12,6 +12,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from numbers import Real
 from pathlib import Path
 
 import numpy as np
@@ -94,6 +95,19 @@ def in_segments(times_s: np.ndarray, segments: pd.DataFrame, margin_s: float = 0
     return ((times_s[:, None] >= start) & (times_s[:, None] <= end)).any(1)
 
 
+SMALLEST, LARGEST = 1e-9, 1e9
+"""Of durations, rates and frames: with numbers between these, no time overflows."""
+
+
+MEASURE = f"a positive number up to {LARGEST:g}"
+
+
+def is_measure(value: object) -> bool:
+    """Whether something is a number above 0, and none so small or large that times overflow."""
+    is_number = isinstance(value, Real) and not isinstance(value, bool)
+    return is_number and SMALLEST <= value <= LARGEST
+
+
 def _number(value: object) -> float:
     """A JSON number, or a number written as text as some releases do; NaN for anything else."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
@@ -130,13 +144,17 @@ def read_json(path: Path, report: Report) -> object:
         return dict(pairs)
 
     try:
-        return json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=unique)
+        content = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=unique)
     except FileNotFoundError:
         report.problem("missing file", f"{path}: no such file")
     except OSError as error:
         report.problem("unreadable file", f"{path}: cannot be read: {error.strerror}")
     except (ValueError, RecursionError) as error:
         report.problem("unreadable file", f"{path}: not valid JSON: {error}")
+    else:
+        if content is None:
+            report.problem("unreadable file", f"{path}: found null, expected an object")
+        return content
     return None
 
 
@@ -186,7 +204,7 @@ def _read_video(
         report.problem("annotation", f"{where}: found {entry!r}, expected an object")
         return None
     subset = entry.get("subset")
-    if not isinstance(subset, str):
+    if not isinstance(subset, str) or not subset.isprintable():
         report.problem("annotation", f"{where}: subset {subset!r}, expected a name such as 'train'")
         subset = ""
     values = {}
@@ -197,8 +215,8 @@ def _read_video(
             continue
         if value is None and key not in entry:
             report.problem("annotation", f"{where}: no {key}, expected a positive number")
-        elif not (math.isfinite(values[key]) and values[key] > 0):
-            report.problem("annotation", f"{where}: {key} {value!r}, expected a positive number")
+        elif not is_measure(values[key]):
+            report.problem("annotation", f"{where}: {key} {value!r}, expected {MEASURE}")
             values[key] = math.nan
     annotations = entry.get("annotations")
     if not isinstance(annotations, list):

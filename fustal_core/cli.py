@@ -43,6 +43,8 @@ app = typer.Typer(
 def main() -> None:
     """Entry point: a user's mistake ends in a message and a status, never in a traceback."""
     signal.signal(signal.SIGTERM, _interrupt)
+    if sys.stdout is not None:  # it may be closed
+        sys.stdout.reconfigure(errors="backslashreplace")  # names in a script the terminal lacks
     try:
         app()
     except SettingsError as error:

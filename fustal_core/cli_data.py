@@ -32,7 +32,6 @@ def check(
 
     with show_progress("reading the features") as progress:
         found = check_folder(folder, trust_pickle=trust_pickle, progress=progress)
-    sys.stdout.reconfigure(errors="backslashreplace")  # names in a script the terminal lacks
     print(json.dumps(to_dict(found), indent=1, allow_nan=False) if json_ else to_text(found))
     raise SystemExit(0 if found.is_sound else 1)
 

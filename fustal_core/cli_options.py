@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
@@ -38,15 +39,20 @@ Workers = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 
 
-def check_writable(path: Path, option: str = "--output") -> None:
+def check_writable(path: Path, option: str = "--output", inputs: Iterable[Path] = ()) -> None:
     """Refuse, before the work, a file that could not be written after it.
 
     Args:
         path: of the file.
         option: that names it, or its folder.
+        inputs: what must not be lost to it: those that are there are compared with it.
     """
     if path.is_dir():
         raise SettingsError(f"{option}: {path} is a folder, expected a file to write")
+    if path.exists() and not path.is_file():
+        raise SettingsError(f"{option}: {path} is a device or the like, expected a file to write")
+    if path.exists() and any(path.samefile(other) for other in inputs if other.exists()):
+        raise SettingsError(f"{option}: {path} is itself read here, expected another file to write")
     folder = next(parent for parent in path.absolute().parents if parent.exists())
     if not folder.is_dir() or not os.access(folder, os.W_OK):
         raise SettingsError(f"{option}: {folder} is no folder that can be written")

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from fustal_core.annotations import MEASURE, is_measure
 from fustal_core.cli_options import check_writable
 from fustal_core.config import SettingsError, make_settings
 
@@ -49,14 +52,17 @@ def predict(
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     min_score: Annotated[float | None, typer.Option(help="Leave out lower scores.")] = None,
     top: Annotated[
-        int | None, typer.Option(min=1, help="At most so many detections a video.")
+        int | None, typer.Option(min=1, max=10**9, help="At most so many detections a video.")
     ] = None,
 ) -> None:
     """Detections of a trained model in new videos, which need no annotations."""
     settings = make_settings(overrides={"device": device})  # refused before the slow imports
-    if fps is not None and not 0 < fps < float("inf"):
-        raise SettingsError(f"--fps: expected a positive number, got {fps:g}")
-    check_writable(output)
+    if fps is not None and not is_measure(fps):
+        raise SettingsError(f"--fps: expected {MEASURE}, got {fps:g}")
+    if min_score is not None and not math.isfinite(min_score):
+        raise SettingsError(f"--min-score: expected a finite number, got {min_score:g}")
+    read = filter(None, (weights, durations))
+    check_writable(output, inputs=chain(read, features.rglob("*.npy")))
 
     from fustal_core import predict as prediction
     from fustal_core.feature_folder import FeatureFolder

@@ -38,7 +38,9 @@ def report(
         notebooks = stage_names()
     collected = collect_run(folder, notebooks)
     target = output or folder / "report.html"
-    check_writable(target)
+    # Only a page may be written again: all else in the folder is the run itself.
+    own = (path for path in folder.rglob("*") if path.suffix != ".html")
+    check_writable(target, inputs=own)
     write_text(target, render_page(collected))
     for section in collected.sections:
         for note in section.notes:

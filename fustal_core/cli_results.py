@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fustal_core.annotations import DataError
-from fustal_core.cli_options import Json
+from fustal_core.cli_options import Json, check_writable
 from fustal_core.config import SettingsError
 
 if TYPE_CHECKING:
@@ -60,6 +60,7 @@ FigureFile = Annotated[
     Path | None, typer.Option(metavar="FILE", help="Also draw it, into a .png, .pdf or .svg file.")
 ]
 DEFAULT_TIOU = "0.1:0.7"
+MOST_THRESHOLDS = 1000
 
 
 def evaluate(
@@ -269,12 +270,15 @@ def choose_averages(thresholds: Sequence[float], asked: Sequence[str]) -> dict[s
 
 
 def refuse_format(path: Path | None) -> None:
-    """Refuse a figure file whose ending names no format, before anything is read."""
+    """Refuse, before the work, a figure file of an unknown format, or that could not be written."""
     from fustal_core.figures import FORMATS
 
-    if path is not None and path.suffix[1:].lower() not in FORMATS:
+    if path is None:
+        return
+    if path.suffix[1:].lower() not in FORMATS:
         allowed = ", ".join(f".{ending}" for ending in FORMATS)
         raise SettingsError(f"--figure: expected a file ending in {allowed}, got '{path}'")
+    check_writable(path, "--figure")
 
 
 def parse_tiou(text: str) -> list[float]:
@@ -291,10 +295,11 @@ def parse_tiou(text: str) -> list[float]:
             width = step[0] if step else 0.1
             # A step that does not end at HIGH stops below it.
             count = math.floor((high - low) / width + 1e-9) if len(step) <= 1 and width > 0 else -1
-            values = [low + i * width for i in range(count + 1)]
+            values = [low + i * width for i in range(min(count, MOST_THRESHOLDS) + 1)]
     except (ValueError, OverflowError):
         values = []
     values = list(dict.fromkeys(round(value, 10) for value in values))
-    if not values or not all(0 < value <= 1 for value in values):
-        raise SettingsError(f"--tiou: expected e.g. 0.1:0.7, 0.5:0.05:0.95 or 0.5, got {text!r}")
+    if not 1 <= len(values) <= MOST_THRESHOLDS or not all(0 < value <= 1 for value in values):
+        expected = f"e.g. 0.1:0.7, 0.5:0.05:0.95 or 0.5, at most {MOST_THRESHOLDS} thresholds"
+        raise SettingsError(f"--tiou: expected {expected}, got {text!r}")
     return values

@@ -6,12 +6,15 @@ Only ``features`` and ``annotations`` are needed, and where a released layout is
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
+from reprlib import Repr
 from typing import Any, Literal
 
+import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from fustal_core.annotations import Report
+from fustal_core.annotations import LARGEST, SMALLEST, Report, some_quoted
 
 FILE = "dataset.yaml"
 STREAMS = ("rgb", "flow")
@@ -32,9 +35,9 @@ class FeatureSource(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     folder: str
-    stride_frames: int = Field(gt=0)
-    window_frames: int = Field(gt=0)
-    fps: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    stride_frames: int = Field(gt=0, le=10**6)
+    window_frames: int = Field(gt=0, le=10**6)
+    fps: float | None = Field(default=None, ge=SMALLEST, le=LARGEST)
 
 
 class Description(BaseModel):
@@ -67,20 +70,37 @@ class Description(BaseModel):
     origin: Literal["real", "simulated"] = "real"
 
 
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that is written twice, of which YAML's own loader silently takes the last.
+
+    Merging of mappings (``<<``) is left out: a few lines of it can make more than memory holds.
+    """
+
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        counts = Counter(k.value for k, _ in node.value if isinstance(k, yaml.ScalarNode))
+        twice = [name for name, count in counts.items() if count > 1]
+        if twice:
+            problem = f"{some_quoted(twice)} written twice, expected once"
+            raise yaml.constructor.ConstructorError(problem=problem, problem_mark=node.start_mark)
+
+    def construct_scalar(self, node: yaml.ScalarNode) -> str:
+        value = super().construct_scalar(node)
+        value.encode()  # a ValueError where an escape is half a character
+        return value
+
+
 def read_yaml(path: Path, report: Report) -> dict[str, Any]:
     """The keys of a ``dataset.yaml``, empty if there is no such file; what is wrong is reported."""
-    import yaml
-
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError, yaml.YAMLError) as error:
+    except Exception as error:  # a strange file makes the loader fail in a dozen ways
         report.problem("dataset.yaml", f"{path}: not readable YAML: {' '.join(str(error).split())}")
         return {}
     odd = [key for key in content if not isinstance(key, str)] if isinstance(content, dict) else []
     if odd:
-        report.problem("dataset.yaml", f"{path}: key {odd[0]!r}, expected a name")
+        report.problem("dataset.yaml", f"{path}: key {in_short(odd[0])}, expected a name")
         return {}
     if not isinstance(content, dict):
         found, keys = type(content).__name__, ", ".join(Description.model_fields)
@@ -99,6 +119,13 @@ def validate_description(values: dict[str, Any], path: Path, report: Report) -> 
         return None
 
 
+def in_short(value: object) -> str:
+    """What was found, in a line that stays short however large or deep it is."""
+    short = Repr()
+    short.maxlevel, short.maxstring, short.maxother = 2, 200, 200
+    return short.repr(value)
+
+
 def _explain(problem: dict) -> str:
     """One pydantic error: which key, what was found, what is expected."""
     key = ".".join(map(str, problem["loc"]))
@@ -107,4 +134,4 @@ def _explain(problem: dict) -> str:
         return f"unknown key {key!r}, expected one of {', '.join(model.model_fields)}"
     if problem["type"] == "missing":
         return f"missing key {key!r}"
-    return f"key {key!r}: {problem['msg']}, found {problem['input']!r}"
+    return f"key {key!r}: {problem['msg']}, found {in_short(problem['input'])}"

@@ -71,6 +71,9 @@ def read_compared(
     _refuse_foreign(detections, whole, predictions, ground_truth)
     notes = _unknown_excluded(exclude, {*detections["video"], *whole.videos.index})
     truth = whole if subset is None else keep_subset(whole, subset, ground_truth)
+    if intervals is not None and not truth.videos.index.isin(intervals["video"]).any():
+        names = some_quoted(intervals["video"].unique())
+        notes.append(f"--ambiguous: none of its videos is among those measured ({names})")
     truth = keep_videos(truth, ~truth.videos.index.isin(list(exclude)))
     if truth.segments.empty:
         where = "" if subset is None else f" of subset {subset!r}"

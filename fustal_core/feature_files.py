@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,6 +22,9 @@ LONG_VIDEO_SLACK = 0.002
 
 FRAME_RATES = (23.976, 24.0, 25.0, 29.97, 30.0)
 """At which videos of the public data sets run."""
+
+MOST_BYTES = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+"""This machine's memory: a video's features must fit in it."""
 
 _HEADERS = {
     (1, 0): np.lib.format.read_array_header_1_0,
@@ -159,21 +163,31 @@ def read_header(path: Path) -> FeatureFile:
 
     Raises:
         OSError, EOFError: as reading does.
-        ValueError: not a ``.npy`` file, truncated, pickled objects, or no numbers.
+        ValueError: not a ``.npy`` file, truncated, pickled objects, no numbers, or more of them than
+            memory could ever hold.
     """
     with path.open("rb") as file:
         version = np.lib.format.read_magic(file)
         if version not in _HEADERS:
             raise ValueError(f"found format {version}, expected 1.0 or 2.0")
-        shape, fortran_order, dtype = _HEADERS[version](file)
+        try:
+            shape, fortran_order, dtype = _HEADERS[version](file)
+        except Exception as error:  # a damaged header makes the reader fail in a dozen ways
+            raise ValueError(f"its header cannot be read: {error}") from None
         offset = file.tell()
     if dtype.hasobject:
         raise ValueError("found pickled objects, expected an array of numbers")
     if dtype.kind not in "fiu":
         raise ValueError(f"found {dtype}, expected an array of numbers")
+    if not all(type(size) is int and 0 <= size < 2**40 for size in shape):
+        raise ValueError(f"found shape {shape}, expected sizes that an array can have")
     found, expected = path.stat().st_size - offset, math.prod(shape) * dtype.itemsize
     if found < expected:
         raise ValueError(f"truncated, found {found} bytes of values, expected {expected}")
+    if expected > MOST_BYTES:
+        raise ValueError(
+            f"found {expected} bytes of values, expected at most {MOST_BYTES} (memory)"
+        )
     return FeatureFile(path, shape, dtype, fortran_order, offset)
 
 

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from zipfile import BadZipFile
 
 import numpy as np
 
 from fustal_core.annotations import DataError, Report
 from fustal_core.description import STREAMS
+from fustal_core.feature_files import read_header
 
 
 class FeatureFolder(Mapping[str, np.ndarray]):
@@ -23,7 +23,7 @@ class FeatureFolder(Mapping[str, np.ndarray]):
             are joined. Videos are in the order of their names.
 
     Raises:
-        DataError: no such folder, or nothing in it.
+        DataError: no such folder, nothing in it, or names that cannot be printed.
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -33,6 +33,10 @@ class FeatureFolder(Mapping[str, np.ndarray]):
         self._videos = dict.fromkeys(sorted(found))
         if not found:
             raise DataError([f"{self.folder}: no VIDEO.npy in it{_below(self.folder)}"])
+        odd = [f"{name}.npy" for name in self._videos if not name.isprintable()]
+        if odd:
+            expected = "expected a name that can be printed"
+            raise DataError([f"{self.folder}: found {name!r}, {expected}" for name in odd])
 
     def parts(self, video: str) -> dict[str, np.ndarray]:
         """File -> array as it is in the file: one, or rgb and flow.
@@ -89,21 +93,17 @@ def _below(folder: Path) -> str:
 
 def _read_array(path: Path, report: Report) -> np.ndarray | None:
     try:
-        array = np.load(path, allow_pickle=False)
+        read_header(path)
+        return np.load(path, allow_pickle=False)
     except FileNotFoundError:
         report.problem("missing file", f"{path}: no such file, but the other stream has this video")
         return None
-    except (OSError, ValueError, EOFError, BadZipFile, MemoryError) as error:
+    except (OSError, ValueError, EOFError, MemoryError) as error:
         reason = " ".join(str(error).split()) or "empty file"
         report.problem(
             "unreadable file", f"{path}: not a readable .npy, truncated or pickled? {reason}"
         )
         return None
-    if not isinstance(array, np.ndarray):
-        array.close()
-        report.problem("unreadable file", f"{path}: found an .npz archive, expected one array")
-        return None
-    return array
 
 
 def check_features(

@@ -25,20 +25,24 @@ _PARTIAL_FILES = f".*.{_PARTIAL}*"
 def atomic_path(path: Path) -> Iterator[Path]:
     """A temporary path beside ``path`` that takes its place when the block ends without an error.
 
-    The content reaches the disk before the name does, so that a power cut leaves no empty file.
+    A symbolic link stays, and what it names is written. The content reaches the disk before the name
+    does, so that a power cut leaves no empty file.
 
     Raises:
         OSError: with ``path`` as its file name, whatever the block was writing when it failed.
     """
     temporary = None
+    target = Path(os.path.realpath(path))
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = _new_file_beside(path)
+        if target.exists() and not target.is_file():
+            raise OSError("not a file that can be replaced")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = _new_file_beside(target)
         yield temporary
         os.chmod(temporary, 0o644)
         with temporary.open("rb") as written:
             os.fsync(written.fileno())
-        os.replace(temporary, path)
+        os.replace(temporary, target)
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno else str(error)
         raise OSError(error.errno, reason, str(path)) from error

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from fustal_core.annotations import Report
-from fustal_core.description import FILE, Description, read_yaml, validate_description
+from fustal_core.description import FILE, Description, in_short, read_yaml, validate_description
 
 _RELEASED = {"stride_frames": 16, "window_frames": 16, "fps": 25.0}
 _DENSE = {"folder": "i3d_features", "stride_frames": 4, "window_frames": 16}
@@ -123,7 +123,7 @@ def _layout(folder: Path, stated: dict[str, Any], report: Report) -> str | None:
             report.found.append(f"layout {name}: named in {FILE}")
             return name
         expected = f"expected one of {', '.join(LAYOUTS)}"
-        report.problem("dataset.yaml", f"{folder / FILE}: layout {name!r}, {expected}")
+        report.problem("dataset.yaml", f"{folder / FILE}: layout {in_short(name)}, {expected}")
         return None
     if {"features", "annotations"} <= set(stated):
         report.found.append(f"layout own: {FILE} states features and annotations")

@@ -6,17 +6,22 @@ the study runs on its test videos, so that the study's own features give the stu
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from numbers import Real
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
 
-from fustal_core.annotations import Report, read_annotations, read_json
+from fustal_core.annotations import (
+    LARGEST,
+    MEASURE,
+    Report,
+    is_measure,
+    read_annotations,
+    read_json,
+)
 from fustal_core.config import SettingsError
 from fustal_core.feature_files import expected_snippets
 from fustal_core.feature_folder import FeatureFolder, check_features
@@ -29,11 +34,6 @@ from fustal_core.weights import Clock, LoadedModel
 
 POSITIONS_HELD = 16_384
 """Snippets of videos whose features are in memory at a time, unless one video has more."""
-
-
-def is_positive(value: object) -> bool:
-    """Whether something is a finite number above 0."""
-    return isinstance(value, Real) and not isinstance(value, bool) and 0 < value < math.inf
 
 
 @dataclass(frozen=True)
@@ -104,8 +104,10 @@ def predict(
         features = FeatureFolder(features)
     changes = {"stride_frames": stride_frames, "window_frames": window_frames}
     changes = {name: value for name, value in changes.items() if value is not None}
-    if not all(is_positive(value) for value in changes.values()):
-        raise SettingsError(f"stride_frames and window_frames: expected > 0, got {changes}")
+    if not all(is_measure(value) for value in changes.values()):
+        raise SettingsError(
+            f"stride_frames and window_frames: expected 1 to {LARGEST:.0f} frames, got {changes}"
+        )
     clock = Clock(**(model.clock.model_dump() | changes))
     videos = _check(model, features, clock, fps, durations_s)
     find = _detect if model.kind == "student" else _propose
@@ -157,8 +159,8 @@ def _rates(
         rate = by_video.get(video, default)
         if rate is None:
             report.problem("fps", f"video {video}: no fps given, and training had several")
-        elif not is_positive(rate):
-            report.problem("fps", f"video {video}: fps {rate!r}, expected a positive number")
+        elif not is_measure(rate):
+            report.problem("fps", f"video {video}: fps {rate!r}, expected {MEASURE}")
         else:
             rates[video] = float(rate)
     return rates
@@ -175,7 +177,7 @@ def _check_durations(
     """Every video needs a duration, and about as many snippets as fit in it."""
     for video in videos:
         duration_s = durations_s.get(video)
-        if not is_positive(duration_s):
+        if not is_measure(duration_s):
             found = "no duration given" if duration_s is None else f"duration {duration_s!r}"
             report.problem("durations", f"video {video}: {found}, expected seconds")
         elif video in lengths:
@@ -249,7 +251,7 @@ def read_durations(path: str | Path) -> tuple[dict[str, float], dict[str, float]
         durations_s, fps = (column.astype(float).to_dict() for column in columns)
         return durations_s, fps
     for video, value in content.items():
-        if not is_positive(value):
+        if not is_measure(value):
             report.problem("durations", f"{path}: video {video}: found {value!r}, expected seconds")
     report.raise_problems()
     return {video: float(value) for video, value in content.items()}, {}

@@ -70,7 +70,7 @@ class Statistics:
 def statistics_of(values: np.ndarray) -> Statistics:
     """Statistics of an array of any shape."""
     values = values.astype(np.float32, copy=False)
-    total, squares = values.sum(dtype=np.float32), np.square(values).sum(dtype=np.float32)
+    total, squares = values.sum(dtype=np.float64), np.square(values, dtype=np.float64).sum()
     zeros = values.size - int(np.count_nonzero(values))
     return Statistics(values.size, float(total), float(squares), zeros)
 

@@ -157,7 +157,7 @@ def _all_at_once(results: Mapping[str, object]) -> pd.DataFrame | None:
         return None
     start, end = values[len(entries) :].reshape(-1, 2).T
     sound = set(map(type, numbers)) <= {int, float} and set(map(type, labels)) <= {str}
-    sound = sound and all(map(str.strip, set(labels)))
+    sound = sound and all(_is_name(name) for name in {*labels, *results})
     if not (sound and np.isfinite(values).all() and (start <= end).all()):
         return None
     videos = np.repeat(np.array(list(results), dtype=object), list(map(len, results.values())))
@@ -175,6 +175,8 @@ def _report_entries(path: Path, results: Mapping[str, object], report: Report) -
             found = f"found {entries!r}, expected a list of detections"
             report.problem("result file", f"{where}: {found}")
             continue
+        if not _is_name(video):
+            report.problem("result file", f"{where!a}: expected a name that can be printed")
         for position, entry in enumerate(entries):
             if problem := _problem(entry):
                 report.problem("result file", f"{where}: detection {position}: {problem}")
@@ -185,7 +187,7 @@ def _problem(entry: object) -> str:
     if not isinstance(entry, Mapping):
         return f"found {entry!r}, expected an object with label, score and segment"
     label, score, segment = (entry.get(key) for key in ("label", "score", "segment"))
-    if not isinstance(label, str) or not label.strip():
+    if not isinstance(label, str) or not _is_name(label):
         return f"label {label!r}, expected a class name"
     if not _is_number(score):
         return f"score {score!r}, expected a finite number"
@@ -194,6 +196,11 @@ def _problem(entry: object) -> str:
     if segment[0] > segment[1]:
         return f"segment {segment!r} is reversed, expected start <= end"
     return ""
+
+
+def _is_name(text: str) -> bool:
+    """Whether a label or video can be printed, and written anywhere, and is not empty."""
+    return bool(text.strip()) and text.strip().isprintable()
 
 
 def _is_number(value: object) -> bool:
@@ -252,7 +259,7 @@ def read_ambiguous(path: Path) -> pd.DataFrame:
     """
     path = Path(path)
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, ValueError) as error:
         raise DataError([f"{path}: cannot be read: {error}"]) from None
     rows, problems = [], []

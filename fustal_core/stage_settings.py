@@ -14,7 +14,7 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 TIoU = Annotated[float, Field(gt=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
-Count = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1, le=10**9)]
 Method = Literal["cross-video", "cola", "acm-net", "ftcl", "hr-pro-snippet", "hr-pro"]
 """The generators of the study."""
 PointSource = Literal["auto", "given", "gaussian", "uniform", "centre", "start"]
@@ -355,7 +355,9 @@ class StudentSettings(FrozenSettings):
     )
     mlp_width: Count = Field(768, description="hidden channels of the SGP block's MLP")
     levels: Annotated[int, Field(ge=1, le=6)] = Field(6, description="pyramid levels")
-    stem_blocks: Annotated[int, Field(ge=0)] = Field(2, description="SGP blocks at stride 1")
+    stem_blocks: Annotated[int, Field(ge=0, le=100)] = Field(
+        2, description="SGP blocks at stride 1"
+    )
     bins: Count = Field(16, description="trident bins on each side of a border")
     window_factor: Positive = Field(5, description="k of the SGP block: large window of (w+1)*k")
     drop_path: Annotated[float, Field(ge=0, lt=1)] = Field(0.1, description="in branch blocks")
@@ -369,7 +371,7 @@ class StudentSettings(FrozenSettings):
     global_mean: Literal["padded", "masked"] = Field(
         "padded", description="mean_t of the SGP block over padded length or valid positions"
     )
-    max_length: Annotated[int, Field(ge=32, multiple_of=32)] = Field(
+    max_length: Annotated[int, Field(ge=32, le=2**20, multiple_of=32)] = Field(
         2304, description="grid positions of a training crop"
     )
     switch_epoch: Annotated[int, Field(ge=1)] = Field(

@@ -21,7 +21,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from fustal_core.acmnet import ACMNet
-from fustal_core.annotations import DataError
+from fustal_core.annotations import LARGEST, SMALLEST, DataError
 from fustal_core.data import Dataset
 from fustal_core.features import FeatureStore
 from fustal_core.files import write_bytes
@@ -31,6 +31,7 @@ from fustal_core.hrpro import HRPro
 from fustal_core.hrpro_inference import HRProDetector
 from fustal_core.stage_settings import (
     ACMNetSettings,
+    Count,
     FTCLSettings,
     GenerationSettings,
     GeneratorSettings,
@@ -55,9 +56,9 @@ class Clock(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
-    stride_frames: int = Field(gt=0)
-    window_frames: int = Field(gt=0)
-    fps: float | None = Field(gt=0, allow_inf_nan=False)
+    stride_frames: int = Field(gt=0, le=int(LARGEST))
+    window_frames: int = Field(gt=0, le=int(LARGEST))
+    fps: float | None = Field(ge=SMALLEST, le=LARGEST)
 
     @staticmethod
     def of(store: FeatureStore) -> Clock:
@@ -87,7 +88,7 @@ class _Description(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     format: Literal[1]
-    in_channels: Annotated[int, Field(gt=0)]
+    in_channels: Count
     precision: Literal["float32", "float16"]
     classes: Annotated[tuple[str, ...], Field(min_length=1)]
     clock: Clock
@@ -236,8 +237,12 @@ def load_model(path: str | Path) -> LoadedModel:
     metadata, state = _read(path)
     description = _describe(path, metadata)
     # Without memory and random numbers, until it is known that the tensors fit.
-    with torch.device("meta"):
-        model = _empty_model(description)
+    try:
+        with torch.device("meta"):
+            model = _empty_model(description)
+    except (RuntimeError, TypeError, ValueError, OverflowError, MemoryError) as error:
+        reason = str(error).partition("\n")[0]
+        raise DataError([f"{path}: no model can have its sizes: {reason}"]) from None
     problems = _misfits(state, model.state_dict())
     if problems:
         raise DataError([f"{path}: {problem}" for problem in problems])
@@ -274,6 +279,7 @@ def _describe(path: Path, metadata: Mapping[str, str]) -> _Description:
         )
     try:
         content = json.loads(metadata[KEY])
+        json.dumps(content, ensure_ascii=False).encode()  # an escape may be half a character
     except (ValueError, RecursionError) as error:
         raise DataError([f"{path}: the description inside is not JSON: {error}"]) from None
     kind = content.get("kind") if isinstance(content, dict) else None
@@ -320,4 +326,6 @@ def _misfits(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> lis
         sides = [f"{tuple(side[name].shape)} {side[name].dtype}" for side in (found, expected)]
         if sides[0] != sides[1]:
             lines.append(f"tensor {name}: found {sides[0]}, expected {sides[1]} by its settings")
+        elif not found[name].isfinite().all():
+            lines.append(f"tensor {name}: NaN or Inf, expected finite numbers")
     return sorted(lines)

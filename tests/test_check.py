@@ -8,7 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from cli_helpers import fustal
-from layout_helpers import LAYOUTS, LayoutFolder, values, write_wtalc
+from layout_helpers import COARSE, LAYOUTS, LayoutFolder, values, write_wtalc
+
+from fustal_core.check import check_folder, to_dict
 
 
 def damage(folder: LayoutFolder) -> None:
@@ -63,6 +65,18 @@ def test_the_report_for_machines(tmp_path: Path) -> None:
     assert not broken["sound"]
     assert len(broken["problems"]) == 3
     assert broken["fingerprint"] == ""
+
+
+def test_no_number_overflows_in_the_report_for_machines(tmp_path: Path) -> None:
+    folder = LayoutFolder(tmp_path, "own")
+    folder.save("a", values("a", COARSE) + 3e20)
+    folder.database["b"]["duration"] = 1e308
+    folder.write_annotations()
+    found = to_dict(check_folder(tmp_path))
+    json.dumps(found, allow_nan=False)
+    (problem,) = found["problems"]
+    assert "b: duration 1e+308, expected a positive number up to 1e+09" in problem["text"]
+    assert found["features"][0]["std"] == pytest.approx(1.3e20, rel=0.01)  # of a video in four
 
 
 @pytest.mark.parametrize("content", [None, "empty", "file"])

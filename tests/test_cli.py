@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -232,6 +234,20 @@ def test_interrupted_it_says_so(
         fail_when_interrupted(number, error)
     assert signal.getsignal(number) is before
     assert capsys.readouterr().err == (f"note: it ended in {error!r}\n" if error else "")
+
+
+@pytest.mark.parametrize("closed", [True, False])
+def test_any_terminal_will_do(tmp_path: Path, closed: bool) -> None:
+    """A closed one too, and one that lacks the characters of a name."""
+    command = shlex.join([sys.executable, "-m", "fustal_core", "check", str(tmp_path / "\u017e")])
+    command += " >&-" if closed else ""
+    env = os.environ | {"PYTHONIOENCODING": "latin-1"}
+    answer = subprocess.run(
+        command, shell=True, capture_output=True, text=True, env=env, check=False
+    )
+    assert answer.returncode == 1
+    assert not answer.stderr
+    assert closed or "\\u017e" in answer.stdout
 
 
 def test_errors_of_what_was_not_interrupted_are_their_own() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,9 @@ import pytest
 import torch
 import yaml
 
+from fustal_core.annotations import Report
 from fustal_core.data import DataError, Dataset, load_dataset
+from fustal_core.feature_folder import FeatureFolder, check_features
 
 DIM = 6
 DESCRIPTION = {
@@ -75,6 +78,11 @@ class Folder:
 def folder(tmp_path: Path) -> Folder:
     return Folder(tmp_path)
 
+
+# Each letter stands for nine of the one before.
+BOMB = "a: &a [1]\n" + "".join(
+    f"{b}: &{b} [{', '.join([f'*{a}'] * 9)}]\n" for a, b in pairwise("abcdefghij")
+)
 
 # A sound folder
 
@@ -194,6 +202,15 @@ def test_missing_folder_and_yaml(tmp_path: Path) -> None:
         ("a: [", "not readable YAML"),
         ("- 1", "found list, expected keys name, layout"),
         ("", "found NoneType"),
+        ("name: a\nname: b\n", "'name' written twice, expected once"),
+        ("features: {fps: 25, fps: 30}", "'fps' written twice"),
+        ("<<: {a: 1}", "not readable YAML"),
+        ("[" * 1000, "not readable YAML"),
+        ("fps: !!int ''", "not readable YAML"),
+        (BOMB + "layout: *j", "layout [[[...], [...], [...], [...], [...], [...], ...]"),
+        (BOMB + "features: *j\nannotations: b", "key 'features': Input should be"),
+        (BOMB + "? *j\n: 1", "not readable YAML"),
+        ('name: "\\ud800"\nannotations: b\nfeatures: {}', "surrogates not allowed"),
     ],
 )
 def test_malformed_yaml(tmp_path: Path, text: str, expected: str) -> None:
@@ -207,20 +224,22 @@ def test_every_bad_key_of_the_yaml_is_named(folder: Folder) -> None:
     del folder.description["features"]["folder"]
     folder.description["featuers"] = 1
     folder.description["features"]["stride_frames"] = 0
-    folder.description["features"]["window_frames"] = "16"
+    folder.description["features"]["window_frames"] = 10**400
+    folder.description["features"]["fps"] = 1e-310
     folder.description["features"]["hop"] = 2
     problems = "\n".join(folder.problems())
     for expected in (
         "missing key 'features.folder'",
         "unknown key 'featuers', expected one of name",
         "'features.stride_frames'",
-        "'features.window_frames'",
+        "'features.window_frames': Input should be less than or equal to 1000000, found 1000",
+        "'features.fps': Input should be greater",
         "unknown key 'features.hop', expected one of folder",
     ):
         assert expected in problems
 
 
-@pytest.mark.parametrize("text", ["{", '{"database": {}}', "[]", '{"database": 3}', "\xff"])
+@pytest.mark.parametrize("text", ["{", '{"database": {}}', "[]", '{"database": 3}', "\xff", "null"])
 def test_malformed_annotations(folder: Folder, text: str) -> None:
     folder.load()
     (folder.root / "gt.json").write_text(text, encoding="latin-1")
@@ -358,6 +377,34 @@ def test_bad_features(folder: Folder, array: np.ndarray, expected: str) -> None:
     problem = folder.problem()
     assert expected in problem
     assert "c.npy" in problem
+
+
+@pytest.mark.parametrize(
+    ("shape", "size", "expected"),
+    [
+        ("(50, 6", 1200, "header cannot be read"),
+        ("(" * 300, 1200, "header cannot be read"),
+        ("(-1, 6)", 1200, "found shape (-1, 6), expected sizes"),
+        ("(True, 6)", 1200, "found shape (True, 6), expected sizes"),
+        (f"({10**30}, 0)", 1200, "expected sizes"),
+        (f"({2**37}, 8)", 2**42, "(memory)"),
+    ],
+)
+def test_strange_headers(folder: Folder, shape: str, size: int, expected: str) -> None:
+    header = f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}, }}\n".encode()
+    with folder.path("c").open("wb") as file:
+        file.write(b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header)
+        file.truncate(file.tell() + size)  # sparse
+    for problem in (folder.problem(), *_unreadable(folder.root / "features")):
+        assert expected in problem
+        assert "c.npy: " in problem
+
+
+def _unreadable(folder: Path) -> list[str]:
+    """Problems of the same files as features to predict from."""
+    report = Report()
+    check_features(FeatureFolder(folder), DIM, np.dtype(np.float32), report)
+    return [problem.text for problem in report.problems]
 
 
 @pytest.mark.parametrize("keep", [0, 5, 90, 400])

@@ -158,6 +158,9 @@ def test_detections_on_ambiguous_intervals_are_dropped(
     listed.write_text("v1 0 100\n")
     content = measure(found, truth, "--ambiguous", listed, "--exclude", "v1")
     assert content["stderr"] == "note: 4 detections of 1 video left out: excluded\n"  # said once
+    listed.write_text("v_1 0 100\n")
+    content = measure(found, truth, "--ambiguous", listed)
+    assert "--ambiguous: none of its videos is among those measured ('v_1')" in content["stderr"]
 
 
 def test_excluded_videos_that_no_file_has(found: Path, truth: Path) -> None:
@@ -260,7 +263,7 @@ def test_thresholds(text: str, expected: list[float]) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "high", "0:0.5", "0.5:0.45", "0.1:inf", "0.1:nan:0.5", "0.5:1.5"]
+    "text", ["", "high", "0:0.5", "0.5:0.45", "0.1:inf", "0.1:nan:0.5", "0.5:1.5", "0.1:1e-9:0.9"]
 )
 def test_bad_thresholds(text: str) -> None:
     with pytest.raises(SettingsError, match="--tiou: expected"):

@@ -431,10 +431,12 @@ def test_names_that_cannot_be_written_are_refused(tmp_path: Path) -> None:
     folder = LayoutFolder(tmp_path, "own")
     folder.database["a"]["annotations"][0]["label"] = "\ud800"
     folder.database["v\ud800"] = folder.database["b"]
+    folder.database["b"] = folder.database["b"] | {"subset": "\ud800"}
     folder.write_annotations()
     text = "\n".join(problems_of(tmp_path))
     assert "expected a class name" in text
     assert "expected no slash or control character" in text
+    assert "subset '\\ud800', expected a name" in text
     text.encode()
 
 

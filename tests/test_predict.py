@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import weakref
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -13,6 +14,7 @@ import pandas as pd
 import pytest
 from cli_helpers import assert_refused, fustal
 
+from fustal_core import cli_predict
 from fustal_core.annotations import DataError
 from fustal_core.config import SettingsError
 from fustal_core.feature_folder import FeatureFolder
@@ -304,6 +306,8 @@ def test_folders_that_hold_no_features(tmp_path: Path) -> None:
     (tmp_path / "release" / "test").mkdir(parents=True)
     (tmp_path / "half" / "rgb").mkdir(parents=True)
     both = tmp_path / "both"
+    (tmp_path / "odd").mkdir()
+    (tmp_path / "odd" / os.fsdecode(b"\xff.npy")).touch()
     for name in ("rgb", "flow"):
         (both / name).mkdir(parents=True)
     np.save(both / "v.npy", np.zeros((3, 2)))
@@ -312,6 +316,7 @@ def test_folders_that_hold_no_features(tmp_path: Path) -> None:
         ("empty", "no VIDEO.npy in it"),
         ("release", "name one of its folders: test?"),
         ("half", "flow: no such folder, but"),
+        ("odd", r"found '\\udcff.npy', expected a name that can be printed"),
         ("both", "expected one or the other"),
     ):
         with pytest.raises(DataError, match=fragment):
@@ -337,13 +342,14 @@ def test_durations_may_be_a_plain_table(tmp_path: Path) -> None:
     path = tmp_path / "durations.json"
     path.write_text('{"a": 3, "b": 4.5}')
     assert read_durations(path) == ({"a": 3.0, "b": 4.5}, {})
-    path.write_text('{"a": "3", "b": -1, "c": true, "d": 2}')
+    path.write_text('{"a": "3", "b": -1, "c": true, "d": 2, "e": 1%s, "f": 1e-310}' % ("0" * 400))
     with pytest.raises(DataError) as caught:
         read_durations(path)
-    assert len(caught.value.problems) == 3
-    path.write_text("[3, 4]")
-    with pytest.raises(DataError, match="database"):
-        read_durations(path)
+    assert len(caught.value.problems) == 5
+    for text, fragment in (("[3, 4]", "database"), ("null", "found null, expected an object")):
+        path.write_text(text)
+        with pytest.raises(DataError, match=fragment):
+            read_durations(path)
 
 
 @pytest.mark.parametrize(
@@ -366,6 +372,35 @@ def test_mistakes_on_the_command_line(
     arguments = ["--features", run.joined[GENERATOR], "--output", output, *options]
     assert_refused(fustal("predict", weights, *arguments), status, fragment)
     assert not output.exists()
+
+
+@pytest.mark.parametrize(
+    "options", [{"min_score": float("nan")}, {"fps": 1e-310}, {"fps": float("inf")}]
+)
+def test_absurd_numbers_are_refused(tmp_path: Path, options: dict[str, float]) -> None:
+    (name,) = options
+    with pytest.raises(SettingsError, match=f"--{name.replace('_', '-')}: expected a"):
+        cli_predict.predict(tmp_path / "w", tmp_path, tmp_path / "found.json", **options)
+
+
+@pytest.mark.parametrize("name", ["stride_frames", "window_frames"])
+def test_absurd_clocks_are_refused(run: Run, name: str) -> None:
+    with pytest.raises(SettingsError, match="expected 1 to 1000000000 frames"):
+        predict(run.model(GENERATOR), run.joined[GENERATOR], **{name: 10**400})
+
+
+def test_an_output_that_is_read_or_no_file_is_refused_and_stays(tmp_path: Path) -> None:
+    weights, feature, durations, pipe = (tmp_path / n for n in ("w", "v.npy", "d.json", "pipe"))
+    for path in (weights, feature, durations):
+        path.write_text("kept")
+    os.mkfifo(pipe)
+    (link := tmp_path / "link").symlink_to(weights)
+    for output in (weights, feature, durations, pipe, link):
+        with pytest.raises(SettingsError, match="expected a"):
+            cli_predict.predict(weights, tmp_path, output, durations=durations)
+    assert {path.read_text() for path in (weights, feature, durations)} == {"kept"}
+    assert pipe.is_fifo()
+    assert link.is_symlink()
 
 
 def test_a_file_that_is_no_weights_is_refused(run: Run, tmp_path: Path) -> None:

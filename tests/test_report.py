@@ -476,6 +476,8 @@ def test_command_refuses_and_writes_nothing(run: Path, tmp_path: Path) -> None:
     assert list(empty.iterdir()) == []
     with pytest.raises(SettingsError, match="is a folder"):
         cli_report.report(run, empty)
+    with pytest.raises(SettingsError, match="is itself read here"):
+        cli_report.report(run, run / "config.json")
     (run / "config.json").write_text("{", encoding="utf-8")
     with pytest.raises(DataError, match=r"config\.json"):
         cli_report.report(run)

@@ -59,21 +59,33 @@ def test_all_problems_of_a_file_in_one_report(tmp_path: Path) -> None:
         "a": [good, good | {"segment": [3, 1]}, good | {"score": "0.5"}],
         "b": {"label": "run"},
         "c": [good | {"label": 7}, good | {"segment": [0, None]}, "run", good | {"score": True}],
+        "\ud800": [good, good | {"label": "\udfff"}],
     }
     path = tmp_path / "bad.json"
     path.write_text(json.dumps({"results": results}))
     with pytest.raises(DataError) as caught:
         read_detections(path)
     problems = caught.value.problems
-    assert len(problems) == 7
+    assert len(problems) == 9
     assert all(str(path) in problem and "expected" in problem for problem in problems)
     assert "video a: detection 1: segment [3, 1] is reversed" in problems[0]
     assert "score '0.5'" in problems[1]
     assert "video b" in problems[2]
     assert "label 7" in problems[3]
+    assert "video \\ud800': expected a name that can be printed" in problems[7]
+    assert "label '\\udfff', expected" in problems[8]
 
 
-@pytest.mark.parametrize("text", ["", "[1, 2]", '{"database": {}}', '{"results": []}'])
+@pytest.mark.parametrize("names", [{"\ud800": "run"}, {"v": "\ud800"}])
+def test_names_that_cannot_be_encoded_are_refused(tmp_path: Path, names: dict[str, str]) -> None:
+    good = {"score": 1, "segment": [0, 1]}
+    results = {video: [good | {"label": label}] for video, label in names.items()}
+    (tmp_path / "bad.json").write_text(json.dumps({"results": results}))
+    with pytest.raises(DataError, match="ud800"):
+        read_detections(tmp_path / "bad.json")
+
+
+@pytest.mark.parametrize("text", ["", "null", "[1, 2]", '{"database": {}}', '{"results": []}'])
 def test_files_that_are_no_results(tmp_path: Path, text: str) -> None:
     path = tmp_path / "odd.json"
     path.write_text(text)
@@ -121,6 +133,8 @@ def test_ambiguous_intervals(tmp_path: Path) -> None:
     path = tmp_path / "ambiguous.txt"
     path.write_text("video_test_1  0.0 1.4\n\nvideo_test_2\t3 4.5\n")
     expected = [("video_test_1", 0.0, 1.4), ("video_test_2", 3.0, 4.5)]
+    assert list(read_ambiguous(path).itertuples(index=False, name=None)) == expected
+    path.write_text(path.read_text(), encoding="utf-8-sig")  # as Windows' editors do
     assert list(read_ambiguous(path).itertuples(index=False, name=None)) == expected
     path.write_text(" \n")
     with pytest.raises(DataError, match=r"ambiguous\.txt: no intervals"):

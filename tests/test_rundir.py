@@ -201,6 +201,17 @@ def test_hashes() -> None:
 # --- files ----------------------------------------------------------------------------------------
 
 
+def test_atomic_path_keeps_links_and_what_is_no_file(tmp_path: Path) -> None:
+    (link := tmp_path / "link").symlink_to(tmp_path / "file")
+    write_text(link, "new")
+    assert link.is_symlink()
+    assert (tmp_path / "file").read_text() == "new"
+    os.mkfifo(pipe := tmp_path / "pipe")
+    with pytest.raises(OSError, match="not a file that can be replaced"):
+        write_text(pipe, "new")
+    assert pipe.is_fifo()
+
+
 def test_atomic_path_replaces_the_file_when_the_block_ends(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "file.txt"
     write_text(path, "old")

@@ -272,12 +272,16 @@ def test_a_setting_that_is_newer_than_the_file_takes_its_default(tmp_path: Path)
         (lambda d, s: d.pop("classes"), ["classes is missing"]),
         (lambda d, s: d["clock"].update(stride_frames=0), ["clock.stride_frames", "found 0"]),
         (lambda d, s: d.update(in_channels=8), ["embedding.weight", "(6, 5, 3)", "(6, 8, 3)"]),
+        (lambda d, s: d["classes"].append("\ud800"), ["surrogates not allowed"]),
         (lambda d, s: d["classes"].append("x"), ["classifier.weight", "(3, 6, 1)", "(4, 6, 1)"]),
         (
             lambda d, s: s.update(extra=s.pop("embedding.bias")),
             ["embedding.bias is missing", "extra is none of the model's"],
         ),
         (lambda d, s: s.update({"embedding.bias": s["embedding.bias"].half()}), ["float16"]),
+        (lambda d, s: s["embedding.bias"][:1].fill_(torch.nan), ["embedding.bias: NaN or Inf"]),
+        (lambda d, s: d["clock"].update(fps=1e-310), ["clock.fps"]),
+        (lambda d, s: d["clock"].update(stride_frames=10**400), ["clock.stride_frames"]),
     ],
 )
 def test_a_file_that_does_not_fit_is_refused(
@@ -291,6 +295,27 @@ def test_a_file_that_does_not_fit_is_refused(
     assert all(line.startswith(f"{path}: ") for line in caught.value.problems)
     for fragment in fragments:
         assert fragment in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("section", "change", "fragment"),
+    [
+        (None, {"in_channels": 10**17}, "in_channels: Input should be less"),
+        ("settings", {"width": 16 * 10**30}, "no model can have its sizes"),
+        ("settings", {"window_factor": 1e300}, "no model can have its sizes"),
+        ("settings", {"stem_blocks": 10**7}, "settings.stem_blocks"),
+        ("settings", {"max_detections": 10**30}, "settings.max_detections"),
+        ("settings", {"max_length": 32 * 10**20}, "settings.max_length"),
+    ],
+)
+def test_absurd_sizes_are_refused(
+    tmp_path: Path, section: str | None, change: dict[str, float], fragment: str
+) -> None:
+    path, settings = tmp_path / "weights.safetensors", small_settings()
+    save_model(path, random_network(settings), settings, tiny_dataset(), seed=0)
+    rewrite(path, lambda d, _: (d[section] if section else d).update(change))
+    with pytest.raises(DataError, match=fragment):
+        load_model(path)
 
 
 def test_what_is_no_weight_file_is_refused(tmp_path: Path) -> None:
