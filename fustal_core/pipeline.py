@@ -36,6 +36,7 @@ from fustal_core.rundir import (
     code_hash,
     has_damage,
     hash_of,
+    is_whole,
     project_root,
 )
 from fustal_core.stages import Study
@@ -322,33 +323,52 @@ def publish_notebooks(run_dir: Path) -> list[Path]:
     Raises:
         SettingsError: not a complete run of the default settings; nothing is changed.
     """
-    import nbformat
-
     if read_settings(run_dir / "config.json") != make_settings():
         raise SettingsError(f"{run_dir}: not a run of the default settings")
-    sources = {name: run_dir / name / f"{name}.ipynb" for name in stage_names()}
-    # A notebook that failed leaves its last copy, of other code or settings, but not this.
-    missing = [str(path) for path in sources.values() if not (path.parent / "made.json").exists()]
-    if missing:
-        raise SettingsError("not executed to its end: " + ", ".join(missing))
-    written = []
-    for name, source in sources.items():
-        executed = nbformat.read(source, as_version=4)
-        executed.cells = [
-            cell
-            for cell in executed.cells
-            if "injected-parameters" not in cell.metadata.get("tags", [])
-        ]
-        for count, cell in enumerate(_code_cells(executed), start=1):
-            cell.execution_count = count
-            for output in cell.outputs:
-                if "execution_count" in output:
-                    output.execution_count = count
-            _shrink_pictures(cell.outputs)
-        target = notebooks_dir() / f"{name}.ipynb"
-        write_text(target, _without_stamps(executed))
-        written.append(target)
-    return [*written, refresh_readme()]
+    texts: dict[Path, str] = {}
+    problems = []
+    for name in stage_names():
+        source = run_dir / name / f"{name}.ipynb"
+        # A notebook that failed leaves its last copy, of other code or settings, but not this.
+        if not is_whole(source.parent / "made.json"):
+            problems.append(f"{source}: not executed to its end, or files beside it were changed")
+            continue
+        try:
+            texts[notebooks_dir() / f"{name}.ipynb"] = _published(source)
+        except Exception as error:  # a damaged notebook makes its reader fail in a dozen ways
+            reason = str(error).partition("\n")[0][:80] or type(error).__name__
+            problems.append(f"{source}: expected an executed notebook: {reason}")
+    if problems:
+        raise SettingsError("\n".join(problems))
+    readme = refresh_readme()  # first: it may be refused as well
+    for target, text in texts.items():
+        write_text(target, text)
+    return [*texts, readme]
+
+
+def _published(source: Path) -> str:
+    """An executed notebook as it is committed: small, and without its injected parameters.
+
+    Raises:
+        Exception: it is damaged.
+    """
+    import nbformat
+
+    executed = nbformat.read(source, as_version=4)
+    executed.cells = [
+        cell
+        for cell in executed.cells
+        if "injected-parameters" not in cell.metadata.get("tags", [])
+    ]
+    if not any(cell.execution_count for cell in _code_cells(executed)):
+        raise ValueError("no cell of it was executed")
+    for count, cell in enumerate(_code_cells(executed), start=1):
+        cell.execution_count = count
+        for output in cell.outputs:
+            if "execution_count" in output:
+                output.execution_count = count
+        _shrink_pictures(cell.outputs)
+    return _without_stamps(executed)
 
 
 def _shrink_pictures(outputs: list[NotebookNode]) -> None:

@@ -251,10 +251,11 @@ def _code_hash(modules: tuple[str, ...]) -> str:
 
 def has_damage(run_dir: Path) -> bool:
     """Whether a file of a product that was made in a run directory is missing, or another one now."""
-    return not all(_is_whole(path) for path in run_dir.rglob("made.json"))
+    return not all(is_whole(path) for path in run_dir.rglob("made.json"))
 
 
-def _is_whole(made: Path) -> bool:
+def is_whole(made: Path) -> bool:
+    """Whether the files beside a ``made.json`` are as it says, from whatever they were made."""
     try:
         key = json.loads(made.read_text(encoding="utf-8"))["key"]
     except (OSError, ValueError, KeyError, TypeError):
