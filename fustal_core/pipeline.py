@@ -25,7 +25,7 @@ from fustal_core.files import (
     remove_partial_files,
     write_text,
 )
-from fustal_core.jobs import begun_ahead, missing_of
+from fustal_core.jobs import begun_ahead
 from fustal_core.locks import RunDirectoryBusyError, making_lock
 from fustal_core.pictures import with_fewer_colours
 from fustal_core.plan import jobs_of
@@ -34,7 +34,6 @@ from fustal_core.rundir import (
     PACKAGE,
     Product,
     code_hash,
-    has_damage,
     hash_of,
     is_whole,
     project_root,
@@ -102,7 +101,7 @@ def run_notebooks(
 ) -> list[str]:
     """Execute notebooks in order; an unchanged one is skipped, what a killed run left is removed.
 
-    A notebook of which a training was damaged, its weights deleted perhaps, is executed as well.
+    A notebook of which a training was damaged, deleted perhaps, is executed as well.
 
     Args:
         stages: full names, see :func:`choose_stages`.
@@ -178,11 +177,18 @@ def _remove_leftovers(run_dir: Path) -> None:
 
 
 def _damaged(stages: Sequence[str], study: Study) -> set[str]:
-    """The notebooks that train what was made and is not whole any more."""
-    if not has_damage(study.run_dir):  # asked first: to know all products, all data are simulated
-        return set()
+    """The notebooks that train what is not there, or not whole any more; from whatever it was made.
+
+    What a training started from may be gone, for nothing makes that again while the training is there.
+    """
     seen: set[Path] = set()
-    return {name for name in stages if missing_of(jobs_of(name, study), seen)}
+    found = set()
+    for name in stages:
+        folders = {job.product.folder for job in jobs_of(name, study)} - seen
+        if not all(is_whole(folder / "made.json") for folder in folders):
+            found.add(name)
+        seen |= folders
+    return found
 
 
 def _copy_of(notebook: Product) -> Path:

@@ -249,11 +249,6 @@ def _code_hash(modules: tuple[str, ...]) -> str:
     return hash_of(sorted(sources.items()))
 
 
-def has_damage(run_dir: Path) -> bool:
-    """Whether a file of a product that was made in a run directory is missing, or another one now."""
-    return not all(is_whole(path) for path in run_dir.rglob("made.json"))
-
-
 def is_whole(made: Path) -> bool:
     """Whether the files beside a ``made.json`` are as it says, from whatever they were made."""
     try:
