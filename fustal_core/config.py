@@ -29,6 +29,7 @@ from fustal_core.stage_settings import (
     HRProInstanceSettings,
     HRProSettings,
     Precision,
+    Seed,
     SelectionSettings,
     StudentSettings,
 )
@@ -46,7 +47,7 @@ class Settings(FrozenSettings):
 
     data: str = Field("simulated", description="'simulated' or a data folder")
     profile: Profile = "quick"
-    seed: int = Field(0, ge=0)
+    seed: Seed = 0
     constants: Constants = "thumos14"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Precision = "float32"
@@ -76,7 +77,7 @@ def make_settings(
     Args:
         data: ``"simulated"`` or the path of a data folder.
         profile: one of ``smoke``, ``quick``, ``paper``.
-        seed: seed of everything random in the run, >= 0.
+        seed: seed of everything random in the run, 0 to 2**62.
         overrides: values by dotted name, e.g. ``{"generation.iterations": 100}``; strings are
             converted to the setting's type.
 

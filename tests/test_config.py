@@ -472,6 +472,10 @@ def test_unknown_profile_and_bad_seed() -> None:
         make_settings(profile="huge")
     with pytest.raises(SettingsError, match="seed"):
         make_settings(seed=-1)
+    with pytest.raises(SettingsError, match="seed"):
+        make_settings(seed=2**63)
+    with pytest.raises(SettingsError, match=r"ablation\.seeds"):
+        make_settings(overrides={"ablation.seeds": f"0,{2**63}"})
 
 
 def test_settings_are_frozen() -> None:
