@@ -30,6 +30,9 @@ from fustal_core.progress import Progress
 
 THREADS = min(4, os.cpu_count() or 1)
 
+_WHOLE: set[tuple[Path, int, tuple[int, ...]]] = set()
+"""Caches that this process found whole: file, time of change, checksums."""
+
 Offsets = dict[str, tuple[int, int]]
 """Video -> first row and number of rows."""
 
@@ -222,15 +225,17 @@ def read_to_memory(
 def read_to_cache(
     files: SourceFiles, dtype: np.dtype, cache: Path, report: Report, progress: Progress | None
 ) -> Read:
-    """Read a source into a file of the folder ``cache`` and map it; a file that is there is taken.
+    """Read a source into a file of the folder ``cache`` and map it; a whole one that is there is taken.
 
     The file's name holds what its sources are (paths, sizes, times of change), so changed features
     are read again; the file of the earlier ones is removed.
     """
     path = cache / f"{files.key}-{_stamp(files, dtype)}.bin"
     cache.mkdir(parents=True, exist_ok=True)
-    with FileLock(cache / f".{files.key}.lock"):  # whoever comes second finds it written
-        checksums = _fill_cache(path, files, dtype, report, progress)
+    checksums = _cached_checksums(path, files, dtype, progress)
+    if checksums is None:
+        with FileLock(cache / f".{files.key}.lock"):  # whoever comes second finds it written
+            checksums = _fill_cache(path, files, dtype, report, progress)
     if checksums is None:
         return Read(None, "", ())
     mapping = MappedFile.of_file(path)
@@ -243,8 +248,7 @@ def _fill_cache(
     path: Path, files: SourceFiles, dtype: np.dtype, report: Report, progress: Progress | None
 ) -> dict[str, int] | None:
     """Checksums by video of the cache, written if it is not there; ``None`` with a problem."""
-    sums = path.with_suffix(".json")
-    checksums = _cached_checksums(path, sums, num_bytes(files, dtype))
+    checksums = _cached_checksums(path, files, dtype, progress)
     if checksums is not None:
         return checksums
     for old in path.parent.glob(f"{files.key}-*"):
@@ -253,16 +257,33 @@ def _fill_cache(
     if report.problems:
         path.unlink()
         return None
-    write_json(sums, checksums)
+    write_json(path.with_suffix(".json"), checksums)
     return checksums
 
 
-def _cached_checksums(path: Path, sums: Path, size: int) -> dict[str, int] | None:
-    """Checksums by video of a cache that is there and whole."""
+def _cached_checksums(
+    path: Path, files: SourceFiles, dtype: np.dtype, progress: Progress | None
+) -> dict[str, int] | None:
+    """Checksums by video of a cache that is there and whole; it is summed up once in a process."""
+
+    def visit(video: str, first: int, count: int) -> _Visit:
+        place = first * files.dim * dtype.itemsize
+        values = np.fromfile(path, dtype, count * files.dim, offset=place)
+        return _Visit(checksum(values.reshape(count, files.dim)), 0, ())
+
     try:
-        return dict(json.loads(sums.read_text())) if path.stat().st_size == size else None
-    except (OSError, ValueError, TypeError):
+        checksums = json.loads(path.with_suffix(".json").read_text())
+        status = path.stat()
+        if status.st_size != num_bytes(files, dtype) or list(checksums) != list(files.arrays):
+            return None
+        seen = (path, status.st_mtime_ns, tuple(checksums.values()))
+        if seen not in _WHOLE:
+            if checksums != _checksums(_visit_all(files, visit, Report(), progress)):
+                return None
+            _WHOLE.add(seen)
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError):
         return None
+    return checksums
 
 
 def _write_cache(

@@ -86,6 +86,20 @@ def test_a_cache_that_is_not_whole_is_made_again(tmp_path: Path, lost: str) -> N
     assert torch.equal(load_mapped(folder.root, cache).generator_features.array, expected)
 
 
+def test_a_damaged_cache_is_made_again(tmp_path: Path) -> None:
+    folder, cache = LayoutFolder(tmp_path / "data", "acmnet"), tmp_path / "cache"
+    first = load_mapped(folder.root, cache)
+    expected = first.generator_features.array.clone()
+    (binary,), (sums,) = cache.glob("*.bin"), cache.glob("*.json")
+    content = bytearray(binary.read_bytes())
+    content[100] ^= 64
+    for damaged, text in ((binary, bytes(content)), (sums, b'{"x": "y"}'), (sums, b"[" * 100_000)):
+        damaged.write_bytes(text)
+        again = load_mapped(folder.root, cache)
+        assert again.fingerprint == first.fingerprint
+        assert torch.equal(again.generator_features.array, expected)
+
+
 def test_unsound_features_leave_no_cache(tmp_path: Path) -> None:
     folder, cache = LayoutFolder(tmp_path / "data", "cola"), tmp_path / "cache"
     bad = values("b", 62)
