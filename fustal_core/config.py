@@ -91,7 +91,7 @@ def make_settings(
     values |= {"data": str(data), "profile": profile, "seed": seed}
     # The data set's own constants come after the profile's sizes: they say what fits the data.
     for section, constants in CONSTANT_VALUES.get(
-        overrides.get("constants", "thumos14"), {}
+        str(overrides.get("constants", "thumos14")), {}
     ).items():
         values[section] = values.get(section, {}) | constants
     return _with_values(values, overrides)
@@ -184,7 +184,7 @@ def read_settings(path: Path) -> Settings:
     """
     try:
         return Settings.model_validate(json.loads(path.read_text(encoding="utf-8")))
-    except (ValidationError, ValueError, OSError) as error:
+    except (ValidationError, ValueError, RecursionError, OSError) as error:
         raise SettingsError(f"{path}: not a configuration of this version: {error}") from None
 
 

@@ -201,7 +201,7 @@ def _is_executed(notebook: Product) -> bool:
     try:
         copy = _copy_of(notebook).read_text(encoding="utf-8")
         return notebook.is_made and bool(json.loads(copy)["cells"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, RecursionError, KeyError, TypeError):
         return False
 
 

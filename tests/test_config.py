@@ -496,7 +496,11 @@ def test_settings_survive_json(profile: str, tmp_path: Path) -> None:
     assert isinstance(read_settings(path), Settings)
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '{"profile": "huge"}', '{"generation": {"old": 1}}'])
+@pytest.mark.parametrize(
+    "text",
+    ["{", "[]", "[" * 100_000, '{"profile": "huge"}', '{"generation": {"old": 1}}'],
+    ids=len,
+)
 def test_a_configuration_of_another_version_is_refused(text: str, tmp_path: Path) -> None:
     path = tmp_path / "config.json"
     path.write_text(text)

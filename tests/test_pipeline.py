@@ -103,3 +103,7 @@ def test_a_notebook_whose_training_was_damaged_is_executed_again(
     shutil.rmtree(trained["01_first"].folder)
     trained["02_second"].finish()
     assert executed() == ["01_first"]
+    write_text(trained["01_first"].folder / "weights", "...")
+    trained["01_first"].finish()
+    (run_dir / "02_second" / "02_second.ipynb").write_text("[" * 100_000)
+    assert executed() == ["02_second"]

@@ -172,7 +172,9 @@ def test_a_product_says_what_made_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "{", "[]", '{"files": {}}', '{"key": "other", "files": {"w": ""}}']
+    "text",
+    ["", "{", "[]", "[" * 100_000, '{"files": {}}', '{"key": "other", "files": {"w": ""}}'],
+    ids=len,
 )
 def test_damage_is_found_without_knowing_the_key(tmp_path: Path, text: str) -> None:
     product, made = Product(tmp_path / "cola", "key"), tmp_path / "cola" / "made.json"
