@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fustal_core.annotations import DataError
-from fustal_core.cli_options import Json
+from fustal_core.cli_options import Json, check_writable
 from fustal_core.config import SettingsError
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ def evaluate(
 
     thresholds = parse_tiou(tiou)
     ranges = choose_averages(thresholds, average or [])
-    refuse_format(figure)
+    refuse_figure(figure)
     left_out = split_names(exclude or [])
     compared = read_compared(
         predictions, ground_truth, subset, left_out, ambiguous, own_subset=own_subset
@@ -165,7 +165,7 @@ def audit(
     from fustal_core.quality import pseudo_label_quality
     from fustal_core.result_text import quality_text
 
-    refuse_format(figure)
+    refuse_figure(figure)
     left_out = split_names(exclude or [])
     compared = read_compared(
         proposals, ground_truth, subset, left_out, ambiguous, own_subset=own_subset
@@ -268,13 +268,15 @@ def choose_averages(thresholds: Sequence[float], asked: Sequence[str]) -> dict[s
     return ranges
 
 
-def refuse_format(path: Path | None) -> None:
-    """Refuse a figure file whose ending names no format, before anything is read."""
+def refuse_figure(path: Path | None) -> None:
+    """Refuse a figure file whose ending names no format, or that cannot be written, before the work."""
     from fustal_core.figures import FORMATS
 
     if path is not None and path.suffix[1:].lower() not in FORMATS:
         allowed = ", ".join(f".{ending}" for ending in FORMATS)
         raise SettingsError(f"--figure: expected a file ending in {allowed}, got '{path}'")
+    if path is not None:
+        check_writable(path, "--figure")
 
 
 def parse_tiou(text: str) -> list[float]:
