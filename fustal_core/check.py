@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ class Check:
     features: per source and stream: ``videos``, ``snippets``, ``channels``, ``type``, ``GB``, ``mean``,
         ``std``, ``zeros`` (share of exact zeros).
     fingerprint: that of the loaded data set; empty if there is a problem.
+    truth: the test videos' segments; may be empty.
     """
 
     folder: Path
@@ -39,6 +40,7 @@ class Check:
     videos: pd.DataFrame
     features: pd.DataFrame
     fingerprint: str
+    truth: pd.DataFrame = field(default_factory=pd.DataFrame)
 
     @property
     def is_sound(self) -> bool:
@@ -77,7 +79,9 @@ def check_folder(
             reads.append(look_at(files, dtype, report, progress))
             rows += _feature_rows(files, reads[-1], dtype.itemsize, dtype.name)
     fingerprint = "" if report.problems else fingerprint_of(survey, reads)
-    return Check(folder, report, _video_table(survey), pd.DataFrame(rows), fingerprint)
+    test = survey.segments["video"].map(survey.videos["subset"]) == "test"
+    truth = survey.segments[test]
+    return Check(folder, report, _video_table(survey), pd.DataFrame(rows), fingerprint, truth)
 
 
 def _feature_rows(

@@ -18,6 +18,7 @@ from fustal_core.config import SettingsError
 from fustal_core.files import write_text
 from fustal_core.metrics import AVERAGE
 from fustal_core.naming import BEST_ON_TEST, choices_on_test, own_generator
+from fustal_core.progress import say_note
 from fustal_core.reporting import figures_dir
 from fustal_core.rundir import project_root
 
@@ -223,7 +224,8 @@ def collect(run_dir: Path, until: str = "") -> pd.DataFrame:
         until: the last notebook that counts, by its full name; all by default.
 
     Returns:
-        ``notebook``, then ``COLUMNS``; text.
+        ``notebook``, then ``COLUMNS``; text. A table that cannot be read counts as not there, and that
+        is said.
     """
     paths = sorted(run_dir.glob("[0-9][0-9]_*/claims.csv"))
     own = [_read(path) for path in paths if not until or path.parent.name <= until]
@@ -236,8 +238,13 @@ def collect(run_dir: Path, until: str = "") -> pd.DataFrame:
 
 
 def _read(path: Path) -> pd.DataFrame:
-    table = pd.read_csv(path, dtype=str, keep_default_na=False)
-    return table.reindex(columns=COLUMNS, fill_value="").assign(notebook=path.parent.name)
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    except ValueError as error:  # empty, binary, or no table
+        say_note(f"{path}: not a readable table, going on without it ({error})")
+        table = pd.DataFrame(columns=COLUMNS)
+    table = table.reindex(columns=COLUMNS, fill_value="").fillna("")
+    return table.assign(notebook=path.parent.name)
 
 
 def write_claims(study: Study) -> list[Path]:

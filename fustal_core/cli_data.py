@@ -40,11 +40,23 @@ def fingerprint_of_sound_data(settings: Settings) -> str:
     """Check a run's data and say what is odd; with a problem, report all of them and end with status 1.
 
     Nothing of the data is kept.
+
+    Raises:
+        DataError: ``evaluation`` leaves out of the test what is not there, all of it, or by a list that
+            cannot be read.
     """
+    from fustal_core.left_out import check_excluded
+    from fustal_core.results import read_ambiguous
+    from fustal_core.rundir import resolve_file
+
+    if settings.evaluation.ambiguous:
+        read_ambiguous(resolve_file(settings.evaluation.ambiguous))
     if settings.data == "simulated":
         from fustal_core.stages import load_data
 
-        return load_data(settings).fingerprint
+        dataset = load_data(settings)
+        check_excluded(settings.evaluation.exclude, dataset.truth("test"))
+        return dataset.fingerprint
     from fustal_core.check import check_folder, to_text
     from fustal_core.progress import show_progress
 
@@ -61,6 +73,7 @@ def fingerprint_of_sound_data(settings: Settings) -> str:
         raise SystemExit(1)
     for line in (*checked.report.found, *checked.report.warnings):
         print(f"{checked.folder.name}: {line}", file=sys.stderr)
+    check_excluded(settings.evaluation.exclude, checked.truth)
     return checked.fingerprint
 
 

@@ -101,7 +101,7 @@ def evaluate(
 
     thresholds = parse_tiou(tiou)
     ranges = choose_averages(thresholds, average or [])
-    refuse_format(figure)
+    refuse_figure(figure)
     left_out = split_names(exclude or [])
     compared = read_compared(
         predictions, ground_truth, subset, left_out, ambiguous, own_subset=own_subset
@@ -166,7 +166,7 @@ def audit(
     from fustal_core.quality import pseudo_label_quality
     from fustal_core.result_text import quality_text
 
-    refuse_format(figure)
+    refuse_figure(figure)
     left_out = split_names(exclude or [])
     compared = read_compared(
         proposals, ground_truth, subset, left_out, ambiguous, own_subset=own_subset
@@ -269,8 +269,8 @@ def choose_averages(thresholds: Sequence[float], asked: Sequence[str]) -> dict[s
     return ranges
 
 
-def refuse_format(path: Path | None) -> None:
-    """Refuse, before the work, a figure file of an unknown format, or that could not be written."""
+def refuse_figure(path: Path | None) -> None:
+    """Refuse a figure file whose ending names no format, or that cannot be written, before the work."""
     from fustal_core.figures import FORMATS
 
     if path is None:

@@ -29,6 +29,7 @@ from fustal_core.stage_settings import (
     HRProInstanceSettings,
     HRProSettings,
     Precision,
+    Seed,
     SelectionSettings,
     StudentSettings,
 )
@@ -46,7 +47,7 @@ class Settings(FrozenSettings):
 
     data: str = Field("simulated", description="'simulated' or a data folder")
     profile: Profile = "quick"
-    seed: int = Field(0, ge=0)
+    seed: Seed = 0
     constants: Constants = "thumos14"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Precision = "float32"
@@ -76,7 +77,7 @@ def make_settings(
     Args:
         data: ``"simulated"`` or the path of a data folder.
         profile: one of ``smoke``, ``quick``, ``paper``.
-        seed: seed of everything random in the run, >= 0.
+        seed: seed of everything random in the run, 0 to 2**62.
         overrides: values by dotted name, e.g. ``{"generation.iterations": 100}``; strings are
             converted to the setting's type.
 
@@ -90,7 +91,7 @@ def make_settings(
     values |= {"data": str(data), "profile": profile, "seed": seed}
     # The data set's own constants come after the profile's sizes: they say what fits the data.
     for section, constants in CONSTANT_VALUES.get(
-        overrides.get("constants", "thumos14"), {}
+        str(overrides.get("constants", "thumos14")), {}
     ).items():
         values[section] = values.get(section, {}) | constants
     return _with_values(values, overrides)
@@ -183,7 +184,7 @@ def read_settings(path: Path) -> Settings:
     """
     try:
         return Settings.model_validate(json.loads(path.read_text(encoding="utf-8")))
-    except (ValidationError, ValueError, OSError) as error:
+    except (ValidationError, ValueError, RecursionError, OSError) as error:
         raise SettingsError(f"{path}: not a configuration of this version: {error}") from None
 
 

@@ -5,9 +5,10 @@ The numbered differences in `fustal_core.metrics` say why, and which way each ch
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -62,12 +63,14 @@ def read_compared(
         own_subset: leave out detections in other subsets' videos, which are false otherwise.
 
     Raises:
-        DataError: a bad file; a result file without any video of the annotation file; excluded
-            videos of which no file has any; nothing left to measure against.
+        DataError: every problem of all files; a result file without any video of the annotation file;
+            excluded videos of which no file has any; nothing left to measure against.
     """
-    whole = read_ground_truth(ground_truth)
-    detections = read_detections(predictions)
-    intervals = None if ambiguous is None else read_ambiguous(ambiguous)
+    whole, detections, intervals = _read_each(
+        lambda: read_ground_truth(ground_truth),
+        lambda: read_detections(predictions),
+        lambda: None if ambiguous is None else read_ambiguous(ambiguous),
+    )
     _refuse_foreign(detections, whole, predictions, ground_truth)
     notes = _unknown_excluded(exclude, {*detections["video"], *whole.videos.index})
     truth = whole if subset is None else keep_subset(whole, subset, ground_truth)
@@ -84,6 +87,23 @@ def read_compared(
     detections, more = _choose(detections, truth, left_out)
     classes = tuple(sorted(whole.segments["label"].unique()))
     return Compared(detections, truth, classes, (*notes, *more))
+
+
+def _read_each(*readers: Callable[[], Any]) -> list[Any]:
+    """What each of them reads.
+
+    Raises:
+        DataError: the problems of all.
+    """
+    found, problems = [], []
+    for read in readers:
+        try:
+            found.append(read())
+        except DataError as error:
+            problems += error.problems
+    if problems:
+        raise DataError(problems)
+    return found
 
 
 def _left_out(

@@ -180,6 +180,11 @@ def add_legend_below(figure: Figure, axes: Axes, columns: int) -> None:
     figure.legend(handles, labels, loc="outside lower center", ncols=columns)
 
 
+def as_written(name: object) -> str:
+    """A class's, a video's or a data set's name for a figure: its dollar signs begin no formula."""
+    return str(name).replace("$", r"\$")
+
+
 def evenly(count: int, most: int) -> list[int]:
     """At most `most` of 0 .. count - 1, evenly, with both ends."""
     places = np.linspace(0, count - 1, min(count, most))

@@ -16,6 +16,7 @@ import pandas as pd
 from fustal_core.figures import (
     COLOURS,
     add_legend_below,
+    as_written,
     colour_of,
     new_figure,
     nothing_to_show,
@@ -262,7 +263,8 @@ def plot_chosen_videos(layers: Mapping[str, pd.DataFrame], chosen: pd.DataFrame)
     for axes, lanes, own, row in zip(grid, panels, heights, rows, strict=True):
         _draw_panel(axes, lanes, own)
         axes.set_xlim(0, row["duration_s"])
-        axes.set_title(f"{row['percentile']}th percentile: {row['video']}", fontsize=9.5)
+        video = as_written(row["video"])
+        axes.set_title(f"{row['percentile']}th percentile: {video}", fontsize=9.5)
     grid[-1].set_xlabel("time (s)")
     _name_bars(figure)
     return figure
@@ -275,7 +277,7 @@ def _draw_panel(axes: Axes, lanes: list[Lane], heights: list[float]) -> None:
         hits = ""
         if "true" in lane.segments:
             hits = f": {lane.segments['true'].sum()} of {len(lane.segments)}"
-        names.append(f"{lane.layer}\n{lane.label}{hits}")
+        names.append(f"{lane.layer}\n{as_written(lane.label)}{hits}")
         _draw_bars(axes, lane, low + 0.08, height - 0.16)
     axes.set_yticks(bottom + np.asarray(heights) / 2, names, fontsize=7.5, linespacing=1.15)
     axes.set_ylim(bottom[-1], 0)

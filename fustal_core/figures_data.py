@@ -13,6 +13,7 @@ from fustal_core.figures import (
     COLOURS,
     add_legend_below,
     as_bars,
+    as_written,
     colour_of,
     new_figure,
     styled,
@@ -55,7 +56,7 @@ def plot_dataset(segments: pd.DataFrame, published: pd.DataFrame | None = None) 
         right.plot(known["duration_s_median"], places + 0.32, marker="^", ms=5, **marks)
         left.plot([], [], marker="^", ms=5, label="published median duration", **marks)
     left.plot([], [], marker="o", label="this data's median duration", **median)
-    left.set_yticks(places, table.index)
+    left.set_yticks(places, table.index.map(as_written))
     left.set_ylim(-0.6, len(table) - 0.4)
     left.set(xlabel="instances", title="instances per class")
     use_log_seconds(right)
@@ -156,7 +157,7 @@ def _truth_lane(axes: Axes, truth: pd.DataFrame) -> None:
         own = truth[truth["label"] == label]
         place = (row - 0.4, 0.8)
         axes.broken_barh(as_bars(own), place, facecolors=COLOURS["truth"], linewidth=0)
-    axes.set_yticks(range(len(labels)), labels, fontsize=8)
+    axes.set_yticks(range(len(labels)), [as_written(x) for x in labels], fontsize=8)
     axes.set_ylim(max(len(labels), 1) - 0.4, -0.6)  # the first on top, as in the Timeline
     axes.grid(visible=False, axis="y")
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from fustal_core.figures import COLOURS, add_legend_below, new_figure, styled
+from fustal_core.figures import COLOURS, add_legend_below, as_written, new_figure, styled
 from fustal_core.metrics import precision_recall
 from fustal_core.quality import KINDS, assign, boundary_errors
 
@@ -111,7 +111,7 @@ def _curve_panels(
 
 
 def _short(label: str, limit: int) -> str:
-    return label if len(label) <= limit else f"{label[: limit - 1]}…"
+    return as_written(label if len(label) <= limit else f"{label[: limit - 1]}…")
 
 
 def _curves_in_one(

@@ -18,6 +18,7 @@ from fustal_core.alignment import GAMMA, MATCH_THRESHOLD, fine_grained_sequence_
 from fustal_core.figures import (
     COLOURS,
     add_legend_below,
+    as_written,
     evenly,
     new_figure,
     nothing_to_show,
@@ -343,7 +344,7 @@ def _path_legend(
 
 def _titles(left: Axes, right: Axes, name: str, title: str, width: int) -> None:
     """The name of a pair, lines of `width` characters that may reach beyond `left`, and a title."""
-    lines = textwrap.wrap(name, width)
+    lines = [as_written(line) for line in textwrap.wrap(name, width)]
     place = {"xycoords": "axes fraction", "xytext": (0, 6), "textcoords": "offset points"}
     text = left.annotate("\n".join(lines), (0, 1), **place, fontsize=10.5, fontweight="bold")
     text.set_in_layout(False)  # a title this wide would push the panels apart

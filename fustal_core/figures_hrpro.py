@@ -17,6 +17,7 @@ from fustal_core.figures import (
     COLOURS,
     add_legend_below,
     as_bars,
+    as_written,
     colour_of,
     evenly,
     new_figure,
@@ -154,12 +155,12 @@ def plot_point_to_segment(growth: PointGrowth) -> Figure:
     _point_lines((above, middle, below), growth.points_s)
     other_class = {"label": "point of another class", "markerfacecolor": "white", "ms": 4.5}
     _point_marks(above, growth.other_points_s, **other_class)
-    _point_marks(above, growth.points_s, label=f"point of {growth.label}", ms=6)
+    _point_marks(above, growth.points_s, label=f"point of {as_written(growth.label)}", ms=6)
     below.set_xlim(*_ends(growth.times_s, growth.seconds_per_snippet))
     below.set_xlabel("time (s)")
     count = len(growth.points_s)
     title = f"{growth.label}, {count or 'no'} point{'s' * (count != 1)}"
-    above.set_title(f"{growth.video}: {title}" if growth.video else title, pad=13)
+    above.set_title(as_written(f"{growth.video}: {title}" if growth.video else title), pad=13)
     if with_others:  # without them, marks and lines explain each other
         handles = [line for line in above.lines if line.get_marker() == "v"]
         figure.legend(handles=handles[::-1], loc="outside lower center", ncols=2)
@@ -198,7 +199,7 @@ def plot_seeds_over_training(curves: SeedHistory) -> Figure:
     _draw_lanes(panels[-1], [truth])
     panels[-1].grid(visible=False)
     _point_marks(panels[0], curves.points_s, label="point", ms=6)
-    panels[0].set_title(f"{curves.title}: background score and seeds", pad=13)
+    panels[0].set_title(f"{as_written(curves.title)}: background score and seeds", pad=13)
     panels[-1].set_xlim(*_ends(curves.times_s, curves.seconds_per_snippet))
     panels[-1].set_xlabel("time (s)")
     add_legend_below(figure, panels[0], columns=4)

@@ -15,6 +15,7 @@ import pandas as pd
 from fustal_core.figures import (
     COLOURS,
     add_legend_below,
+    as_written,
     colour_of,
     evenly,
     new_figure,
@@ -233,7 +234,10 @@ def _class_legend(
     if others:
         entries[f"{others} other class{'es' * (others > 1)}"] = OTHER_CLASSES
     dot = {"marker": "o", "linestyle": "none", "markersize": 5}
-    handles = [Line2D([], [], color=colour, label=name, **dot) for name, colour in entries.items()]
+    handles = [
+        Line2D([], [], color=colour, label=as_written(name), **dot)
+        for name, colour in entries.items()
+    ]
     if any((frame.classes < 0).any() for frame in frames):
         cross = {**dot, "marker": "x", "color": BACKGROUND_CROSSES}
         handles.append(Line2D([], [], label="background", **cross))

@@ -15,6 +15,7 @@ import pandas as pd
 from fustal_core.figures import (
     COLOURS,
     add_legend_below,
+    as_written,
     colour_of,
     new_figure,
     styled,
@@ -153,7 +154,7 @@ def _mark_origins(axes: Axes, rows: pd.DataFrame) -> None:
     }
     handles = []
     for origin, rest in rows.groupby("origin", sort=True):
-        data = ", ".join(sorted(set(rest["data"].astype(str))))
+        data = as_written(", ".join(sorted(set(rest["data"].astype(str)))))
         handles.append(Line2D([], [], label=f"{origin}: {data}", **looks[str(origin)]))
     axes.figure.legend(handles=handles, loc="outside lower center", ncols=2)
 
@@ -284,7 +285,7 @@ def plot_iou_score_histogram(
         share = (100 * true / (true + false).where(true + false > 0)).to_numpy(dtype=float)
         below.plot(centre[~is_open], share[~is_open], "o-", color=COLOURS["TP"])
         below.plot(centre[is_open], share[is_open], "o", color=COLOURS["TP"])
-        above.set_title(title)
+        above.set_title(as_written(title))
         below.set(xlabel="IoU score $s_i$", ylim=(0, 100))
         below.set_xticks(
             [0, 0.2, 0.4, 0.6, 0.8, 1.0, 1.15], ["0", ".2", ".4", ".6", ".8", "1", ">1"]
@@ -320,7 +321,7 @@ def plot_class_ap(per_class: pd.DataFrame) -> Figure:
     for number, method in enumerate(table.columns):
         marker = markers[number % len(markers)]
         axes.plot(table[method], places, marker, color=colour_of(str(method)), label=str(method))
-    axes.set_yticks(places, table.index)
+    axes.set_yticks(places, table.index.map(as_written))
     axes.set_ylim(-0.7, len(table) - 0.3)
     axes.set(xlabel="AP (%)", title="AP per class, mean over tIoU 0.1:0.7")
     add_legend_below(figure, axes, columns=min(4, len(table.columns)))

@@ -25,7 +25,7 @@ from fustal_core.files import (
     remove_partial_files,
     write_text,
 )
-from fustal_core.jobs import begun_ahead, missing_of
+from fustal_core.jobs import begun_ahead
 from fustal_core.locks import RunDirectoryBusyError, making_lock
 from fustal_core.pictures import with_fewer_colours
 from fustal_core.plan import jobs_of
@@ -34,8 +34,8 @@ from fustal_core.rundir import (
     PACKAGE,
     Product,
     code_hash,
-    has_damage,
     hash_of,
+    is_whole,
     project_root,
 )
 from fustal_core.stages import Study
@@ -101,7 +101,7 @@ def run_notebooks(
 ) -> list[str]:
     """Execute notebooks in order; an unchanged one is skipped, what a killed run left is removed.
 
-    A notebook of which a training was damaged, its weights deleted perhaps, is executed as well.
+    A notebook of which a training was damaged, deleted perhaps, is executed as well.
 
     Args:
         stages: full names, see :func:`choose_stages`.
@@ -177,11 +177,18 @@ def _remove_leftovers(run_dir: Path) -> None:
 
 
 def _damaged(stages: Sequence[str], study: Study) -> set[str]:
-    """The notebooks that train what was made and is not whole any more."""
-    if not has_damage(study.run_dir):  # asked first: to know all products, all data are simulated
-        return set()
+    """The notebooks that train what is not there, or not whole any more; from whatever it was made.
+
+    What a training started from may be gone, for nothing makes that again while the training is there.
+    """
     seen: set[Path] = set()
-    return {name for name in stages if missing_of(jobs_of(name, study), seen)}
+    found = set()
+    for name in stages:
+        folders = {job.product.folder for job in jobs_of(name, study)} - seen
+        if not all(is_whole(folder / "made.json") for folder in folders):
+            found.add(name)
+        seen |= folders
+    return found
 
 
 def _copy_of(notebook: Product) -> Path:
@@ -194,7 +201,7 @@ def _is_executed(notebook: Product) -> bool:
     try:
         copy = _copy_of(notebook).read_text(encoding="utf-8")
         return notebook.is_made and bool(json.loads(copy)["cells"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, RecursionError, KeyError, TypeError):
         return False
 
 
@@ -322,33 +329,52 @@ def publish_notebooks(run_dir: Path) -> list[Path]:
     Raises:
         SettingsError: not a complete run of the default settings; nothing is changed.
     """
-    import nbformat
-
     if read_settings(run_dir / "config.json") != make_settings():
         raise SettingsError(f"{run_dir}: not a run of the default settings")
-    sources = {name: run_dir / name / f"{name}.ipynb" for name in stage_names()}
-    # A notebook that failed leaves its last copy, of other code or settings, but not this.
-    missing = [str(path) for path in sources.values() if not (path.parent / "made.json").exists()]
-    if missing:
-        raise SettingsError("not executed to its end: " + ", ".join(missing))
-    written = []
-    for name, source in sources.items():
-        executed = nbformat.read(source, as_version=4)
-        executed.cells = [
-            cell
-            for cell in executed.cells
-            if "injected-parameters" not in cell.metadata.get("tags", [])
-        ]
-        for count, cell in enumerate(_code_cells(executed), start=1):
-            cell.execution_count = count
-            for output in cell.outputs:
-                if "execution_count" in output:
-                    output.execution_count = count
-            _shrink_pictures(cell.outputs)
-        target = notebooks_dir() / f"{name}.ipynb"
-        write_text(target, _without_stamps(executed))
-        written.append(target)
-    return [*written, refresh_readme()]
+    texts: dict[Path, str] = {}
+    problems = []
+    for name in stage_names():
+        source = run_dir / name / f"{name}.ipynb"
+        # A notebook that failed leaves its last copy, of other code or settings, but not this.
+        if not is_whole(source.parent / "made.json"):
+            problems.append(f"{source}: not executed to its end, or files beside it were changed")
+            continue
+        try:
+            texts[notebooks_dir() / f"{name}.ipynb"] = _published(source)
+        except Exception as error:  # a damaged notebook makes its reader fail in a dozen ways
+            reason = str(error).partition("\n")[0][:80] or type(error).__name__
+            problems.append(f"{source}: expected an executed notebook: {reason}")
+    if problems:
+        raise SettingsError("\n".join(problems))
+    readme = refresh_readme()  # first: it may be refused as well
+    for target, text in texts.items():
+        write_text(target, text)
+    return [*texts, readme]
+
+
+def _published(source: Path) -> str:
+    """An executed notebook as it is committed: small, and without its injected parameters.
+
+    Raises:
+        Exception: it is damaged.
+    """
+    import nbformat
+
+    executed = nbformat.read(source, as_version=4)
+    executed.cells = [
+        cell
+        for cell in executed.cells
+        if "injected-parameters" not in cell.metadata.get("tags", [])
+    ]
+    if not any(cell.execution_count for cell in _code_cells(executed)):
+        raise ValueError("no cell of it was executed")
+    for count, cell in enumerate(_code_cells(executed), start=1):
+        cell.execution_count = count
+        for output in cell.outputs:
+            if "execution_count" in output:
+                output.execution_count = count
+        _shrink_pictures(cell.outputs)
+    return _without_stamps(executed)
 
 
 def _shrink_pictures(outputs: list[NotebookNode]) -> None:

@@ -244,7 +244,7 @@ def _fill_cache(
 ) -> dict[str, int] | None:
     """Checksums by video of the cache, written if it is not there; ``None`` with a problem."""
     sums = path.with_suffix(".json")
-    checksums = _cached_checksums(path, sums, num_bytes(files, dtype))
+    checksums = _cached_checksums(path, sums, files, num_bytes(files, dtype))
     if checksums is not None:
         return checksums
     for old in path.parent.glob(f"{files.key}-*"):
@@ -257,12 +257,16 @@ def _fill_cache(
     return checksums
 
 
-def _cached_checksums(path: Path, sums: Path, size: int) -> dict[str, int] | None:
-    """Checksums by video of a cache that is there and whole."""
+def _cached_checksums(
+    path: Path, sums: Path, files: SourceFiles, size: int
+) -> dict[str, int] | None:
+    """Checksums by video of a cache that is there, of its size and of these videos."""
     try:
-        return dict(json.loads(sums.read_text())) if path.stat().st_size == size else None
-    except (OSError, ValueError, TypeError):
+        checksums = dict(json.loads(sums.read_text()))
+        is_whole = path.stat().st_size == size and list(checksums) == list(files.arrays)
+    except (OSError, ValueError, TypeError, RecursionError):
         return None
+    return checksums if is_whole else None
 
 
 def _write_cache(

@@ -77,12 +77,12 @@ def collect_run(run_dir: Path, expected: Sequence[str] = ()) -> RunReport:
         raise SettingsError(f"{run_dir} is no run directory: it has no config.json; see fustal run")
     try:
         settings, notes = _settings(read_object(run_dir / "config.json"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError([f"{run_dir / 'config.json'}: {error}"]) from None
     provenance = {}
     try:
         provenance = flatten(read_object(run_dir / "provenance.json"))
-    except (ValueError, OSError) as error:
+    except (ValueError, RecursionError, OSError) as error:
         notes.append(f"provenance.json: {reason_of(error)}")
     provenance |= _made_with(run_dir)
     found = {path.name for path in run_dir.glob("[0-9][0-9]_*") if path.is_dir()}
@@ -95,9 +95,8 @@ def _made_with(run_dir: Path) -> dict[str, str]:
     """Devices, revisions and versions that made the run's products, and how many each did."""
     counts: dict[str, Counter[str]] = defaultdict(Counter)
     for path in sorted(run_dir.rglob("made.json")):
-        with suppress(
-            ValueError, OSError, KeyError, AttributeError
-        ):  # what is damaged is made again
+        # What is damaged is made again.
+        with suppress(ValueError, RecursionError, OSError, KeyError, AttributeError):
             for name, value in read_object(path)["made_with"].items():
                 counts[f"products.{name}"][str(value)] += 1
     return {

@@ -97,7 +97,7 @@ def _notebook(folder: Path, section: Section) -> list[Kept]:
     except FileNotFoundError:
         section.notes.append("this notebook was not executed in this run")
         return []
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         section.notes.append(f"{path.name}: cannot be read: {reason_of(error)}")
         return []
     section.title, section.lead = notebook.title, notebook.lead
@@ -115,6 +115,8 @@ def _add(section: Section, kept: Kept, path: Path, file: str) -> None:
         return
     frame = read_table(path)
     if kept.name == "claims":
+        if "notebook" in frame:
+            raise ValueError("a column 'notebook', expected the claims of this notebook alone")
         section.claims = frame
     elif kept.name == "main_results":
         section.main_results = Table("", file, frame)
@@ -169,7 +171,7 @@ def _data_name(folder: Path) -> str:
     """What the notebook's own numbers call the data; empty if it wrote none."""
     try:
         return str(read_object(folder / "metrics.json").get("data", ""))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return ""
 
 

@@ -64,6 +64,8 @@ def view_table(table: Table) -> TableView:
     grouped = {"origin"} & set(frame)
     if grouped and "data" in frame and all(len(set(part["data"])) == 1 for part in parts):
         grouped.add("data")
+    if grouped == set(frame):  # no other column is left to show
+        grouped = set()
     cells = {name: _column(frame[name].tolist()) for name in frame if name not in grouped}
     rows = dict(zip(frame.index, zip(*cells.values(), strict=True), strict=True))
     groups = [

@@ -249,15 +249,11 @@ def _code_hash(modules: tuple[str, ...]) -> str:
     return hash_of(sorted(sources.items()))
 
 
-def has_damage(run_dir: Path) -> bool:
-    """Whether a file of a product that was made in a run directory is missing, or another one now."""
-    return not all(_is_whole(path) for path in run_dir.rglob("made.json"))
-
-
-def _is_whole(made: Path) -> bool:
+def is_whole(made: Path) -> bool:
+    """Whether the files beside a ``made.json`` are as it says, from whatever they were made."""
     try:
         key = json.loads(made.read_text(encoding="utf-8"))["key"]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, RecursionError, KeyError, TypeError):
         return False
     return Product(made.parent, key).is_made
 
@@ -281,7 +277,7 @@ class Product:
         try:
             content = json.loads((self.folder / "made.json").read_text(encoding="utf-8"))
             return dict(content["files"]) if content["key"] == self.key else None
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, RecursionError, KeyError, TypeError):
             return None
 
     def _damaged(self, made: dict[str, str]) -> list[str]:

@@ -80,8 +80,10 @@ def _read_names(value: Any) -> Any:
 
 
 MOST_SEEDS = 1000
+# Studies count on from a run's seed, and torch takes less than 2**63.
+Seed = Annotated[int, Field(ge=0, le=2**62)]
 Seeds = Annotated[
-    tuple[Annotated[int, Field(ge=0)], ...],
+    tuple[Seed, ...],
     Field(min_length=1, max_length=MOST_SEEDS),
     BeforeValidator(read_seeds),
     AfterValidator(_all_different),

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from fustal_core.figures import COLOURS, colour_of, new_figure, styled
+from fustal_core.figures import COLOURS, as_written, colour_of, new_figure, styled
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -122,7 +122,7 @@ class Timeline:
         _draw_lanes(below, lanes, heights)
         below.set_xlim(0, self.end_s)
         below.set_xlabel("time (s)")
-        above.set_title(self.title or self.video)
+        above.set_title(as_written(self.title or self.video))
         return figure
 
     def _draw_curves(self, axes: Axes) -> None:
@@ -167,7 +167,7 @@ def _draw_lanes(axes: Axes, lanes: list[Lane], heights: list[float]) -> None:
     for lane, low, height in zip(lanes, bottom, heights, strict=True):
         _draw_lane(axes, lane, low + 0.06, height - 0.12)
         count = f", best {len(lane.segments)}" if lane.hidden else ""
-        names.append(f"{lane.layer}\n{lane.label}{count}")
+        names.append(f"{lane.layer}\n{as_written(lane.label)}{count}")
     axes.set_yticks(bottom + np.asarray(heights) / 2, names, fontsize=7.5, linespacing=1.0)
     axes.set_ylim(bottom[-1] if len(bottom) else -1, 0)
     axes.grid(visible=False, axis="y")

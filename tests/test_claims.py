@@ -241,6 +241,24 @@ def test_an_interval_takes_the_place_of_a_single_run(
     assert claims.collect(tmp_path / "nothing").empty
 
 
+@pytest.mark.parametrize(
+    "content", [b"", b"\n", b"\x89PNG\xff", b"claim\na,b\nc,d,e\n", b"claim,where\na\n"]
+)
+def test_a_table_that_cannot_be_read_counts_as_not_there(
+    study: Study,
+    keep: Callable[..., None],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    content: bytes,
+) -> None:
+    keep("01_generation", claims.gain(study, "contrast", 1.1))
+    keep("04_ablation")
+    (tmp_path / "04_ablation" / "claims.csv").write_bytes(content)
+    assert claims.collect(tmp_path)["notebook"].tolist() == ["01_generation"]
+    readable = content.startswith(b"claim,")
+    assert ("04_ablation/claims.csv: not a readable table" in capsys.readouterr().err) != readable
+
+
 def test_figures_get_the_whole_table_or_none(
     study: Study, keep: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

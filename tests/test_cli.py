@@ -112,6 +112,20 @@ def test_a_wrong_command_line_exits_with_2_and_writes_nothing(
     assert not run_dir.exists()
 
 
+@pytest.mark.parametrize("data", ["simulated", "folder"])
+@pytest.mark.parametrize("name", ["ambiguous", "exclude"])
+def test_what_cannot_be_left_out_of_the_test_does_not_claim_a_run_directory(
+    data_folder: Path, tmp_path: Path, data: str, name: str
+) -> None:
+    """The directory would refuse the right setting, then."""
+    where = data if data == "simulated" else data_folder
+    arguments = ["run", "data", "--data", where, "--profile", "smoke"]
+    wrong = ["--set", f"evaluation.{name}=nosuch"]
+    result = fustal(*arguments, *wrong, "--run-dir", tmp_path / "run")
+    assert_refused(result, 1, "nosuch")
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_missing_data_folder_exits_with_1(tmp_path: Path) -> None:
     result = fustal("run", "--data", tmp_path / "nowhere", "--run-dir", tmp_path / "run")
     assert_refused(result, 1, "nowhere", "no such data folder")

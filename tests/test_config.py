@@ -472,6 +472,10 @@ def test_unknown_profile_and_bad_seed() -> None:
         make_settings(profile="huge")
     with pytest.raises(SettingsError, match="seed"):
         make_settings(seed=-1)
+    with pytest.raises(SettingsError, match="seed"):
+        make_settings(seed=2**63)
+    with pytest.raises(SettingsError, match=r"ablation\.seeds"):
+        make_settings(overrides={"ablation.seeds": f"0,{2**63}"})
 
 
 def test_settings_are_frozen() -> None:
@@ -492,7 +496,11 @@ def test_settings_survive_json(profile: str, tmp_path: Path) -> None:
     assert isinstance(read_settings(path), Settings)
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '{"profile": "huge"}', '{"generation": {"old": 1}}'])
+@pytest.mark.parametrize(
+    "text",
+    ["{", "[]", "[" * 100_000, '{"profile": "huge"}', '{"generation": {"old": 1}}'],
+    ids=len,
+)
 def test_a_configuration_of_another_version_is_refused(text: str, tmp_path: Path) -> None:
     path = tmp_path / "config.json"
     path.write_text(text)

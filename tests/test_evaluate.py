@@ -233,7 +233,18 @@ def test_mistakes_on_the_command_line_come_before_the_files_are_read(tmp_path: P
     for command in ("evaluate", "audit"):
         result = fustal(command, *files, "--figure", tmp_path / "x.jpg")
         assert_refused(result, 2, "--figure", ".png, .pdf, .svg", "x.jpg")
+        result = fustal(command, *files, "--figure", "/dev/null/x.png")
+        assert_refused(result, 2, "--figure", "/dev/null is no folder that can be written")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_problems_of_all_files_are_said_at_once(tmp_path: Path) -> None:
+    files = [tmp_path / name for name in ("found.json", "truth.json", "list.txt")]
+    for path in files[:2]:
+        path.write_text("[]")
+    for command in ("evaluate", "audit"):
+        result = fustal(command, *files[:2], "--ambiguous", files[2])
+        assert_refused(result, 1, *(f"{path}: " for path in files))
 
 
 @pytest.mark.parametrize("text", ["0.7:0.3", "0.5", "0.15:0.5", "0.5:0.5", "a:b", "0.1:0.2:0.3"])

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from matplotlib.axes import Axes
 
-from fustal_core.figures import COLOURS, colour_of, save_figure
+from fustal_core.figures import COLOURS, colour_of, save_figure, write_figure
 from fustal_core.figures_data import (
     plot_dataset,
     plot_durations,
@@ -364,6 +364,16 @@ def test_timeline_says_how_many_weak_segments_it_hides() -> None:
 def test_timeline_without_segments_still_draws() -> None:
     empty = segments()
     assert Timeline({"truth": empty})._repr_png_().startswith(b"\x89PNG")
+
+
+def test_names_with_dollar_signs_are_no_formulas(tmp_path: Path) -> None:
+    name = r"a $\frac$"
+    table = segments((name, name, 0, 1, 0.5))
+    ap = pd.DataFrame({"label": [name], "CoLA": [1.0]})
+    drawn = [Timeline({"truth": table}).figure(), plot_dataset(table), plot_class_ap(ap)]
+    drawn.append(plot_features(np.eye(3), 1.0, table))
+    for figure in drawn:
+        write_figure(figure, tmp_path / "figure.svg")
 
 
 def test_timeline_names_a_missing_column_and_an_unknown_video() -> None:

@@ -109,6 +109,14 @@ def test_only_the_classes_with_most_proposals_have_bars() -> None:
     assert shown == set(found["label"].iloc[3:])
 
 
+def test_a_class_with_dollar_signs_is_no_formula(tmp_path: Path) -> None:
+    names = {"run": r"a $\frac$", "jump": "$x$"}
+    found, truth = (table.replace({"label": names}) for table in (DETECTIONS, TRUTH))
+    table = detection_map(found, truth, [0.5])
+    for figure in (plot_evaluation(found, truth, table, 0.5), plot_audit(found, truth)):
+        write_figure(figure, tmp_path / "figure.svg")
+
+
 def test_colours_are_those_of_the_study() -> None:
     assert KIND_COLOURS["true"] == COLOURS["TP"]
     assert KIND_COLOURS["background"] == COLOURS["background"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -97,3 +98,12 @@ def test_a_notebook_whose_training_was_damaged_is_executed_again(
     assert executed() == ["02_second"]
     write_text(trained["02_second"].folder / "weights", "...")
     assert executed() == []
+    trained["02_second"].begin()  # and whoever was making it was killed
+    assert executed() == ["02_second"]
+    shutil.rmtree(trained["01_first"].folder)
+    trained["02_second"].finish()
+    assert executed() == ["01_first"]
+    write_text(trained["01_first"].folder / "weights", "...")
+    trained["01_first"].finish()
+    (run_dir / "02_second" / "02_second.ipynb").write_text("[" * 100_000)
+    assert executed() == ["02_second"]

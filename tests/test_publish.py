@@ -67,7 +67,29 @@ def test_what_failed_at_the_end_is_not_published(committed: Path, run: Path) -> 
     before = contents(committed)
     Product(run / NAMES[1], "key").begin()
     assert (run / NAMES[1] / f"{NAMES[1]}.ipynb").exists()
-    with pytest.raises(SettingsError, match=rf"^not executed to its end: .*{NAMES[1]}\.ipynb$"):
+    with pytest.raises(SettingsError, match=rf"^.*{NAMES[1]}\.ipynb: not executed to its end, .*$"):
+        publish_notebooks(run)
+    assert contents(committed) == before
+
+
+def test_damaged_notebooks_are_all_named_and_nothing_is_published(
+    committed: Path, run: Path
+) -> None:
+    """The last of them alone would be found after the others were written."""
+    before = contents(committed)
+    first, second = (run / name / f"{name}.ipynb" for name in NAMES)
+    whole = second.read_text()
+    emptied = nbformat.writes(new_notebook())
+    no_png = nbformat.reads(whole, as_version=4)
+    no_png.cells[2].outputs = [new_output("display_data", {"image/png": "aGFsZg=="})]
+    damages = [whole[:90], emptied, nbformat.writes(no_png), "[" * 100_000]
+    for damage in damages:
+        second.write_text(damage)
+        with pytest.raises(SettingsError, match=rf"^{second}: expected an executed notebook: .+$"):
+            publish_notebooks(run)
+        assert contents(committed) == before
+    first.unlink()
+    with pytest.raises(SettingsError, match=rf"^{first}: .*\n{second}: .*$"):
         publish_notebooks(run)
     assert contents(committed) == before
 

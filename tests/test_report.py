@@ -176,6 +176,8 @@ def test_settings_of_another_version_are_shown_all_the_same(run: Path) -> None:
     report = collect_run(run)
     assert "bygone" in report.notes[0]
     assert "bygone" in render_page(report)
+    write_config(run, {"profile": "smoke", "seed": [], "constants": []})
+    assert "'constants'" in collect_run(run).notes[0]
 
 
 @pytest.mark.parametrize(
@@ -189,8 +191,10 @@ def test_settings_of_another_version_are_shown_all_the_same(run: Path) -> None:
         ("main_results.csv", b"a,a\n1,2\n", "two columns of the same name"),
         ("claims.csv", b"a,b\n\xff\xfe,\n", "claims.csv: 'utf-8' codec"),
         ("claims.csv", None, "claims.csv: not made in this run"),
+        ("claims.csv", b"notebook,claim\na,b\n", "claims.csv: a column 'notebook'"),
         (f"{FIRST}.ipynb", b"{", "cannot be read"),
         (f"{FIRST}.ipynb", b"[]", "not a notebook"),
+        pytest.param(f"{FIRST}.ipynb", b"[" * 100_000, "maximum recursion", id="deep"),
         (f"{FIRST}.ipynb", None, "was not executed"),
     ],
 )
@@ -231,6 +235,8 @@ def test_what_made_the_products_is_said(run: Path) -> None:
     write_json(run / f"{FIRST}/older/made.json", {"key": "made by an earlier version"})
     (run / f"{FIRST}/damaged").mkdir()
     (run / f"{FIRST}/damaged/made.json").write_text("[]")
+    (run / f"{SECOND}/made.json").write_text("[" * 100_000)
+    (run / f"{SECOND}/metrics.json").write_text("[" * 100_000)
     report = collect_run(run)
     assert report.provenance["products.git_revision"] == "one (2), two (1)"
     assert "one (2), two (1)" in render_page(report)
@@ -253,6 +259,9 @@ def test_what_is_no_run_directory_is_refused(tmp_path: Path) -> None:
         collect_run(tmp_path)
     (tmp_path / "config.json").write_text("[]", encoding="utf-8")
     with pytest.raises(DataError, match="expected a JSON object"):
+        collect_run(tmp_path)
+    (tmp_path / "config.json").write_text("[" * 100_000, encoding="utf-8")
+    with pytest.raises(DataError, match="maximum recursion depth"):
         collect_run(tmp_path)
 
 
@@ -289,6 +298,8 @@ def test_measured_and_published_rows_stay_in_groups(tmp_path: Path) -> None:
 def test_data_stays_a_column_where_a_group_has_several(tmp_path: Path) -> None:
     view = view_table(table_of(tmp_path, "origin,data,x\nmeasured,a,1\nmeasured,b,2\n"))
     assert [name for name, _ in view.columns] == ["data", "x"]
+    bare = view_table(table_of(tmp_path, "origin,data\nmeasured,a\npublished,b\n"))
+    assert [name for name, _ in bare.columns] == ["origin", "data"]
     assert [group.title for group in view.groups] == ["Measured in this run"]
 
 
