@@ -86,6 +86,15 @@ def test_a_cache_that_is_not_whole_is_made_again(tmp_path: Path, lost: str) -> N
     assert torch.equal(load_mapped(folder.root, cache).generator_features.array, expected)
 
 
+@pytest.mark.parametrize("sums", ['{"x": 1}', '["a"]', "[" * 100_000])
+def test_a_cache_whose_sums_are_of_something_else_is_made_again(tmp_path: Path, sums: str) -> None:
+    folder, cache = LayoutFolder(tmp_path / "data", "acmnet"), tmp_path / "cache"
+    fingerprint = load_mapped(folder.root, cache).fingerprint
+    for path in cache.glob("*.json"):
+        path.write_text(sums)
+    assert load_mapped(folder.root, cache).fingerprint == fingerprint
+
+
 def test_unsound_features_leave_no_cache(tmp_path: Path) -> None:
     folder, cache = LayoutFolder(tmp_path / "data", "cola"), tmp_path / "cache"
     bad = values("b", 62)
