@@ -387,7 +387,7 @@ def test_bad_features(folder: Folder, array: np.ndarray, expected: str) -> None:
         ("(-1, 6)", 1200, "found shape (-1, 6), expected sizes"),
         ("(True, 6)", 1200, "found shape (True, 6), expected sizes"),
         (f"({10**30}, 0)", 1200, "expected sizes"),
-        (f"({2**37}, 8)", 2**42, "(memory)"),
+        (f"({2**37}, 8)", 2**42, "expected at most"),
     ],
 )
 def test_strange_headers(folder: Folder, shape: str, size: int, expected: str) -> None:
