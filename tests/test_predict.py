@@ -257,8 +257,8 @@ def break_features(folder: Path) -> dict[str, str]:
         "transposed? expected (T, 16)",
         "NaN or Inf in 2 of",
         "found 1 snippets, expected at least 2",
-        "not a readable .npy, truncated or pickled?",
-        "not a readable .npy, truncated or pickled?",
+        "not a readable .npy: found pickled objects",
+        "not a readable .npy: truncated",
         "expected (T, D)",
     )
     return {str(path): text for path, text in zip(paths, fragments, strict=False)}
