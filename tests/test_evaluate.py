@@ -369,7 +369,7 @@ def test_the_audit_is_grouped_and_has_units(found: Path, truth: Path, tmp_path: 
 
 def test_a_figure_replaces_files_alone(tmp_path: Path) -> None:
     os.mkfifo(pipe := tmp_path / "pipe.svg")
-    with pytest.raises(SettingsError, match="--figure: .* expected a file to write"):
+    with pytest.raises(SettingsError, match=r"--figure: .* expected a file to write"):
         refuse_format(pipe)
 
 

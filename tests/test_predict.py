@@ -383,6 +383,16 @@ def test_absurd_numbers_are_refused(tmp_path: Path, options: dict[str, float]) -
         cli_predict.predict(tmp_path / "w", tmp_path, tmp_path / "found.json", **options)
 
 
+def test_videos_that_overflow_in_the_model_are_named(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [("a", "run", 0.0, 1.0, 0.5), ("b", "run", 0.0, 1.0, np.nan)]
+    found = pd.DataFrame(rows, columns=COLUMNS)
+    monkeypatch.setattr("fustal_core.predict._propose", lambda *_: found)
+    with pytest.raises(DataError, match=r"^video b: found NaN or Inf"):
+        predict(run.model(GENERATOR), run.joined[GENERATOR])
+
+
 @pytest.mark.parametrize("name", ["stride_frames", "window_frames"])
 def test_absurd_clocks_are_refused(run: Run, name: str) -> None:
     with pytest.raises(SettingsError, match="expected 1 to 1000000000 frames"):
