@@ -98,7 +98,6 @@ def in_segments(times_s: np.ndarray, segments: pd.DataFrame, margin_s: float = 0
 SMALLEST, LARGEST = 1e-9, 1e9
 """Of durations, rates and frames: with numbers between these, no time overflows."""
 
-
 MEASURE = f"a positive number up to {LARGEST:g}"
 
 

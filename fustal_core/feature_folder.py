@@ -100,9 +100,7 @@ def _read_array(path: Path, report: Report) -> np.ndarray | None:
         return None
     except (OSError, ValueError, EOFError, MemoryError) as error:
         reason = " ".join(str(error).split()) or "empty file"
-        report.problem(
-            "unreadable file", f"{path}: not a readable .npy, truncated or pickled? {reason}"
-        )
+        report.problem("unreadable file", f"{path}: not a readable .npy: {reason}")
         return None
 
 

@@ -17,6 +17,7 @@ import torch
 from fustal_core.annotations import (
     LARGEST,
     MEASURE,
+    DataError,
     Report,
     is_measure,
     read_annotations,
@@ -97,7 +98,8 @@ def predict(
         ``features``.
 
     Raises:
-        DataError: every problem of the features and durations, before anything runs.
+        DataError: every problem of the features and durations, before anything runs; afterwards,
+            videos in which the model finds no finite numbers.
         SettingsError: no fps given, where the model was trained with several.
     """
     if not isinstance(features, Mapping):
@@ -112,6 +114,10 @@ def predict(
     videos = _check(model, features, clock, fps, durations_s)
     find = _detect if model.kind == "student" else _propose
     found = find(model, videos, progress)
+    finite = np.isfinite(found[["t_start", "t_end", "score"]]).all(axis=1)
+    if not finite.all():
+        what = "found NaN or Inf as detections: are its features like those of the training?"
+        raise DataError([f"video {video}: {what}" for video in found["video"][~finite].unique()])
     return _best(found[list(DETECTION_COLUMNS)], min_score, top)
 
 

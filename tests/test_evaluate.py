@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from fractions import Fraction
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pandas as pd
 import pytest
 from cli_helpers import assert_refused, fustal
 
-from fustal_core.cli_results import choose_averages, parse_tiou
+from fustal_core.cli_results import choose_averages, parse_tiou, refuse_format
 from fustal_core.config import SettingsError
 from fustal_core.quality import pseudo_label_quality
 
@@ -274,7 +275,18 @@ def test_thresholds(text: str, expected: list[float]) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "high", "0:0.5", "0.5:0.45", "0.1:inf", "0.1:nan:0.5", "0.5:1.5", "0.1:1e-9:0.9"]
+    "text",
+    [
+        "",
+        "high",
+        "0:0.5",
+        "0.5:0.45",
+        "0.1:inf",
+        "0.1:nan:0.5",
+        "0.5:1.5",
+        "0.1:1e-9:0.9",
+        "0.1:1e-12:0.9",
+    ],
 )
 def test_bad_thresholds(text: str) -> None:
     with pytest.raises(SettingsError, match="--tiou: expected"):
@@ -364,6 +376,12 @@ def test_the_audit_is_grouped_and_has_units(found: Path, truth: Path, tmp_path: 
     answer = fustal("audit", empty, truth)
     assert answer.returncode == 0, answer.stderr
     assert "nan" not in answer.stdout.lower()
+
+
+def test_a_figure_replaces_files_alone(tmp_path: Path) -> None:
+    os.mkfifo(pipe := tmp_path / "pipe.svg")
+    with pytest.raises(SettingsError, match=r"--figure: .* expected a file to write"):
+        refuse_format(pipe)
 
 
 @pytest.mark.parametrize(("command", "ending"), [("evaluate", "svg"), ("audit", "PNG")])

@@ -257,8 +257,8 @@ def break_features(folder: Path) -> dict[str, str]:
         "transposed? expected (T, 16)",
         "NaN or Inf in 2 of",
         "found 1 snippets, expected at least 2",
-        "not a readable .npy, truncated or pickled?",
-        "not a readable .npy, truncated or pickled?",
+        "not a readable .npy: found pickled objects",
+        "not a readable .npy: truncated",
         "expected (T, D)",
     )
     return {str(path): text for path, text in zip(paths, fragments, strict=False)}
@@ -381,6 +381,16 @@ def test_absurd_numbers_are_refused(tmp_path: Path, options: dict[str, float]) -
     (name,) = options
     with pytest.raises(SettingsError, match=f"--{name.replace('_', '-')}: expected a"):
         cli_predict.predict(tmp_path / "w", tmp_path, tmp_path / "found.json", **options)
+
+
+def test_videos_that_overflow_in_the_model_are_named(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [("a", "run", 0.0, 1.0, 0.5), ("b", "run", 0.0, 1.0, np.nan)]
+    found = pd.DataFrame(rows, columns=COLUMNS)
+    monkeypatch.setattr("fustal_core.predict._propose", lambda *_: found)
+    with pytest.raises(DataError, match=r"^video b: found NaN or Inf"):
+        predict(run.model(GENERATOR), run.joined[GENERATOR])
 
 
 @pytest.mark.parametrize("name", ["stride_frames", "window_frames"])
