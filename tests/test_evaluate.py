@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from cli_helpers import assert_refused, fustal
 
-from fustal_core.cli_results import choose_averages, parse_tiou, refuse_format
+from fustal_core.cli_results import choose_averages, parse_tiou, refuse_figure
 from fustal_core.config import SettingsError
 from fustal_core.quality import pseudo_label_quality
 
@@ -381,7 +381,7 @@ def test_the_audit_is_grouped_and_has_units(found: Path, truth: Path, tmp_path: 
 def test_a_figure_replaces_files_alone(tmp_path: Path) -> None:
     os.mkfifo(pipe := tmp_path / "pipe.svg")
     with pytest.raises(SettingsError, match=r"--figure: .* expected a file to write"):
-        refuse_format(pipe)
+        refuse_figure(pipe)
 
 
 @pytest.mark.parametrize(("command", "ending"), [("evaluate", "svg"), ("audit", "PNG")])
