@@ -210,7 +210,8 @@ def test_the_numbers_are_those_of_the_rows(study: Study, results: Results) -> No
 def test_without_the_contrast_nothing_is_claimed_about_it(results: Results) -> None:
     rows = claims.ablation_rows(study_with({"generation.method": "hr-pro"}), results)
     found = {row["claim"] for row in rows}
-    assert found == {SAYS[key] for key in ("selection-labels", "selection", "student", "ema")}
+    keys = ("filter-purity", "filter", "selection-labels", "selection", "student", "ema")
+    assert found == {SAYS[key] for key in keys}
 
 
 @pytest.fixture

@@ -105,14 +105,14 @@ def on_in_row(matrix: Axes, place: int) -> list[str]:
     (on,) = [line for line in rows if not same_color(line.get_color(), OFF)] or [None]
     off = [line for line in rows if same_color(line.get_color(), OFF)]
     filled = [] if on is None else list(on.get_xdata())
-    assert sorted(chain(filled, *(line.get_xdata() for line in off))) == [0, 1, 2, 3]
+    assert sorted(chain(filled, *(line.get_xdata() for line in off))) == [*range(len(PARTS))]
     return [list(PARTS)[int(column)] for column in filled]
 
 
 def test_cells_stand_in_the_order_of_what_is_on() -> None:
     shuffled = stage_rows().sample(frac=1, random_state=0)
     matrix, axes = drawn(plot_stage_ablation(shuffled))
-    assert ["+".join(on_in_row(matrix, place)) or "none" for place in range(10)] == STAGES
+    assert ["+".join(on_in_row(matrix, place)) or "none" for place in range(len(STAGES))] == STAGES
     names = [label.get_text() for label in matrix.get_xticklabels()]
     assert [name[0] for name in names] == list(PARTS)
     # The first cell is at the top of both.
@@ -123,8 +123,8 @@ def test_cells_stand_in_the_order_of_what_is_on() -> None:
 def test_seeds_means_and_deviations_are_where_they_belong() -> None:
     _, axes = drawn(plot_stage_ablation(stage_rows()))
     seeds, means, bars = (lines_with(axes, marker) for marker in ("o", "D", "|"))
-    assert [len(found) for found in (seeds, means, bars)] == [10, 10, 10]
-    for place in range(10):
+    assert [len(found) for found in (seeds, means, bars)] == [len(STAGES)] * 3
+    for place in range(len(STAGES)):
         middle = 41 + 2 * place
         assert sorted(seeds[place].get_xdata()) == [middle - 1, middle, middle + 1]
         assert means[place].get_xdata() == pytest.approx([middle])
@@ -134,14 +134,14 @@ def test_seeds_means_and_deviations_are_where_they_belong() -> None:
     said = texts(axes)
     assert said.count("mean ± sd") == 1
     assert [text for text in said if text != "mean ± sd"] == [
-        f"{41 + 2 * place}.0 ± 1.0" for place in range(10)
+        f"{41 + 2 * place}.0 ± 1.0" for place in range(len(STAGES))
     ]
 
 
 def test_colours_say_what_was_measured() -> None:
     _, axes = drawn(plot_stage_ablation(stage_rows()))
     found = [to_hex(line.get_color()).upper() for line in lines_with(axes, "D")]
-    keys = ["CoLA", "cross-video", "selected", "student", "selected"]
+    keys = ["CoLA", "cross-video", "selected", "selected", "student", "selected", "selected"]
     keys += ["student", "student", "student", "student + EMA", "student + EMA"]
     assert found == [COLOURS[key].upper() for key in keys]
 
