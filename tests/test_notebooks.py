@@ -67,7 +67,7 @@ def test_the_run_directory_is_as_documented(smoke_run: Path) -> None:
     measured = main[main["origin"] == "measured"]
     assert measured["data"].str.contains("simulated").all()
     ablation = pd.read_csv(smoke_run / "04_ablation" / "ablation.csv")
-    assert ablation.groupby("seed")["cell"].nunique().tolist() == [10, 10]
+    assert ablation.groupby("seed")["cell"].nunique().tolist() == [12, 12]
     quality = pd.read_csv(smoke_run / "05_analysis" / "pseudo_label_quality.csv")
     assert (quality["step"] == "EMA labels").sum() == 2
 
