@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from fustal_core import scale, scale_passes
+from fustal_core.annotations import DataError
 from fustal_core.bench_machine import Machine
 from fustal_core.cli import app
-from fustal_core.cli_scale import read_sizes
+from fustal_core.cli_scale import read_measured, read_sizes
 from fustal_core.config import SettingsError, make_settings
 from fustal_core.figures import save_figure
 from fustal_core.figures_scale import plot_scale, spread_out
@@ -166,11 +167,18 @@ def test_a_place_that_cannot_be_written_is_refused_by_its_option(tmp_path: Path)
     ],
 )
 def test_what_is_no_earlier_measurement_is_refused(tmp_path: Path, text: str, said: str) -> None:
-    """And what was measured before stays."""
-    (tmp_path / "earlier.csv").write_text(text)
-    out = tmp_path / "out"
+    earlier = tmp_path / "earlier.csv"
+    earlier.write_text(text)
+    with pytest.raises(DataError, match=said) as caught:
+        read_measured(earlier)
+    assert str(earlier) in str(caught.value)
+
+
+def test_a_refused_measurement_leaves_the_one_before(tmp_path: Path) -> None:
+    out, earlier = tmp_path / "out", tmp_path / "earlier.csv"
     out.mkdir()
     (out / "scale.csv").write_text("before")
-    earlier = tmp_path / "earlier.csv"
-    assert_refused(fustal("scale", "--measured", earlier, "--out", out), 1, str(earlier), said)
+    earlier.write_text("part,size\nx,1\n")
+    result = fustal("scale", "--measured", earlier, "--out", out)
+    assert_refused(result, 1, str(earlier), "expected a scale.csv")
     assert [path.read_text() for path in out.iterdir()] == ["before"]
