@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 
@@ -206,11 +206,11 @@ def step_gains(rows: pd.DataFrame) -> pd.DataFrame:
 
 def gain_and_interval(gains: pd.Series) -> str:
     """``+9.9 ± 1.1 (+7.2 to +12.6)``: mean, standard deviation, Student's 95 % interval over seeds."""
-    found = t_interval(gains.to_numpy())
-    mean = f"{found.mean:+z.1f}"
-    if found.seeds == 1:
+    mean = mean_and_spread(gains, "+")
+    if len(gains) == 1:
         return mean
-    return f"{mean} ± {found.sd:.1f} ({found.low:+z.1f} to {found.high:+z.1f})"
+    found = t_interval(gains.to_numpy())
+    return f"{mean} ({found.low:+z.1f} to {found.high:+z.1f})"
 
 
 TRAINED_ON = "trained on, no contrast"
@@ -284,9 +284,12 @@ def paired_difference(
     return table[better] - table[worse]
 
 
-def mean_and_spread(values: pd.Series) -> str:
-    """``41.4 ± 1.8``: mean and standard deviation (n - 1); of a single value, it alone."""
-    mean = f"{values.mean():z.1f}"  # z: 0.0, not -0.0
+def mean_and_spread(values: pd.Series, sign: Literal["", "+"] = "") -> str:
+    """``41.4 ± 1.8``: mean and standard deviation (n - 1); of a single value, it alone.
+
+    sign: "+" writes that of differences, ``+1.2 ± 0.3``.
+    """
+    mean = f"{values.mean():{sign}z.1f}"  # z: 0.0, not -0.0
     return f"{mean} ± {values.std():.1f}" if len(values) > 1 else mean
 
 

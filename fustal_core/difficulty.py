@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 
 from fustal_core.claims import CLAIM_POINTS
+from fustal_core.comparison import mean_and_spread
 from fustal_core.config import Settings, changed_settings, make_settings
 from fustal_core.jobs import Job, generation, student
 from fustal_core.metrics import AVERAGE
@@ -298,7 +299,7 @@ def read_gains(gained: pd.DataFrame) -> pd.DataFrame:
         by_value = own.groupby("value")["gain"]
         by_seed = own.pivot_table("gain", index="seed", columns="value")
         low, usual, high = own["value"].min(), own["default"].iloc[0], own["value"].max()
-        text = {value: f"{value:g}: {_mean_and_spread(points)}" for value, points in by_value}
+        text = {value: f"{value:g}: {mean_and_spread(points, '+')}" for value, points in by_value}
         rows.append(
             {
                 "mechanism": mechanism,
@@ -306,18 +307,12 @@ def read_gains(gained: pd.DataFrame) -> pd.DataFrame:
                 "at its lowest": text[low] if low < usual else "",
                 "default": text[usual],
                 "at its highest": text[high] if high > usual else "",
-                "change": _mean_and_spread(by_seed[high] - by_seed[low]),
+                "change": mean_and_spread(by_seed[high] - by_seed[low], "+"),
                 "helps": _names(by_value.min() > CLAIM_POINTS),
                 "hurts": _names(by_value.max() < -CLAIM_POINTS),
             }
         )
     return pd.DataFrame(rows)
-
-
-def _mean_and_spread(points: pd.Series) -> str:
-    """With the sign, as differences have it."""
-    spread = f" ± {points.std():.1f}" if len(points) > 1 else ""
-    return f"{points.mean():+.1f}{spread}"
 
 
 def _names(chosen: pd.Series) -> str:

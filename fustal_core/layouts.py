@@ -154,20 +154,18 @@ def _layout(folder: Path, stated: dict[str, Any], report: Report) -> str | None:
 
 def _warn_of_unread(folder: Path, stated: dict[str, Any], report: Report) -> None:
     """Files of a released layout that a description which states the rest does not name."""
+    says_splits = bool(stated.keys() & {"splits", "train_subset", "test_subset"})
     for name in recognise(folder):
-        defaults = LAYOUTS[name]
-        there = {
-            "splits": "splits" in defaults and _has_splits(folder, defaults),
-            "points": "points" in defaults and (folder / defaults["points"]).is_file(),
-        }
-        named = {"splits"} if stated.keys() & {"train_subset", "test_subset"} else set()
-        for key in [
-            key for key, is_there in there.items() if is_there and key not in {*stated, *named}
-        ]:
-            report.warnings.append(
-                f"{defaults[key]}: not read, since {FILE} does not name it: state '{key}', or "
-                f"'layout: {name}'"
-            )
+        defaults, unread = LAYOUTS[name], []
+        if "splits" in defaults and not says_splits and _has_splits(folder, defaults):
+            unread.append("splits")
+        if "points" in defaults.keys() - stated and (folder / defaults["points"]).is_file():
+            unread.append("points")
+        report.warnings += [
+            f"{defaults[key]}: not read, since {FILE} does not name it: state '{key}', or "
+            f"'layout: {name}'"
+            for key in unread
+        ]
 
 
 def _has_splits(folder: Path, defaults: dict[str, Any]) -> bool:

@@ -145,8 +145,8 @@ def run_notebooks(
         key = hash_of(sources, asked, study.not_measured, fingerprint, code, *shown)
         return Product(run_dir / name, key)
 
-    missing = _damaged(stages, study)
-    stale = [name for name in stages if name in missing or not _is_executed(product_of(name))]
+    damaged = _damaged(stages, study)
+    stale = [name for name in stages if name in damaged or not _is_executed(product_of(name))]
     executed = []
     with ExitStack() as stack:
         if stale:
@@ -154,7 +154,7 @@ def run_notebooks(
             stack.enter_context(begun_ahead(jobs_of(name, study) for name in stale))
         for name in stages:
             product = product_of(name)  # again: notebooks before it may claim something else now
-            if name not in missing and _is_executed(product):
+            if name not in damaged and _is_executed(product):
                 say(f"{name}: unchanged, skipped")
                 continue
             say(f"{name}: running")
