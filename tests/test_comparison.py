@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from cli_helpers import assert_refused, wait_for
+from cli_helpers import assert_refused, wait_for, wait_until
 from training_helpers import TINY
 
 from fustal_core import comparison, rundir
@@ -442,6 +442,8 @@ def test_killed_it_goes_on_to_the_same_table(
     first = run_dir / "variants/generator-cola/03_training/selected"
     process = start(checkout, *arguments)
     wait_for(first / "made.json")
+    # Killed in the moment before, it would leave its number in the lock of what nobody makes again.
+    wait_until(lambda: not (first / ".making.lock").read_text())
     process.kill()
     process.communicate()
     weights = str((first / "weights.safetensors").relative_to(checkout))
