@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from fustal_core import jobs
+from fustal_core import ema_quality, jobs
 from fustal_core.comparison import mean_and_spread, without_looks
 from fustal_core.files import write_parquet
 from fustal_core.grid import Cell, Measured, cells
@@ -28,7 +28,7 @@ from fustal_core.selection import score_proposals, select
 from fustal_core.stages import Study
 
 LABEL_COLUMNS = ["proposals", "precision@0.5", "recall@0.5", "f1@0.5"]
-_CODE = ("measuring", "metrics", "quality", "selection", "left_out")
+_CODE = ("ema_quality", "measuring", "metrics", "quality", "selection", "left_out")
 _DRAWS = 7  # what the random numbers of intervals are drawn from
 
 
@@ -41,7 +41,7 @@ class Measurement:
             training videos (fractions).
         samples: (R,) each: ``"avg 0.1:0.7"``, percent, in resamples of the test videos;
             ``"precision@0.5"`` and ``"f1@0.5"`` of the labels, fractions, in resamples of the training
-            videos.
+            videos; of a student that had EMA labels ``ema_quality.GAIN`` as well, in row and samples.
     """
 
     row: dict[str, float]
@@ -56,7 +56,8 @@ class Results:
         rows: a row per cell and seed: ``group``, ``cell``, ``measured``, ``changes`` (text, empty for
             the run's own method), ``value``, ``seed``, ``data``, ``origin``, mAP@0.1 .. and averages
             (percent), proposals, precision, recall and F1 of the labels at tIoU 0.5 (fractions),
-            ``weights`` ("last" or "best-on-test"), ``source``.
+            ``ema_quality.GAIN`` (a fraction; NaN without EMA labels), ``weights`` ("last" or
+            "best-on-test"), ``source``.
         samples: (group, cell) -> measure -> (S, R), in the order of the seeds.
         shared_videos: whether all seeds have the same videos.
     """
@@ -66,21 +67,37 @@ class Results:
     shared_videos: bool
 
     def difference(
-        self, better: tuple[str, str], worse: tuple[str, str], measure: str = AVERAGE
+        self,
+        better: tuple[str, str],
+        worse: tuple[str, str] | None = None,
+        measure: str = AVERAGE,
     ) -> Interval:
         """What one cell gains over another with the same seed and videos, with a 95 % interval.
 
         Args:
-            better, worse: group and name of the cells.
-            measure: "avg 0.1:0.7" (points), "precision@0.5" or "f1@0.5" (fractions).
+            better, worse: group and name of the cells; without the second the measure of the first,
+                which is a gain itself.
+            measure: "avg 0.1:0.7" (points), "precision@0.5", "f1@0.5" or ``ema_quality.GAIN``
+                (fractions).
         """
+        resampled = self.samples[better][measure]
         return paired_interval(
-            self.samples[better][measure],
-            self.samples[worse][measure],
+            resampled,
+            self.samples[worse][measure] if worse else np.zeros_like(resampled),
             np.random.default_rng(_DRAWS),
-            differences=self._by_seed(better, measure) - self._by_seed(worse, measure),
+            differences=self.differences(better, worse, measure),
             shared_videos=self.shared_videos,
         )
+
+    def differences(
+        self,
+        better: tuple[str, str],
+        worse: tuple[str, str] | None = None,
+        measure: str = AVERAGE,
+    ) -> np.ndarray:
+        """The differences of :meth:`difference` seed by seed, (S,), on all videos."""
+        gains = self._by_seed(better, measure)
+        return gains - self._by_seed(worse, measure) if worse else gains
 
     def _by_seed(self, cell: tuple[str, str], measure: str) -> np.ndarray:
         """(S,) a measure of a cell, in the order of the samples."""
@@ -216,7 +233,7 @@ def _measure(study: Study, measured: Measured, labels: LabelSource, product: Pro
     found, truth = study.measured(detections)
     own = study.generation().train if labels == "raw" else study.selection().selected
     quality = study.measure_labels(own)[LABEL_COLUMNS]
-    row = {**map_summary(found, truth), **quality.iloc[0].to_dict()}
+    row = {**map_summary(found, truth), **quality.iloc[0].to_dict(), ema_quality.GAIN: np.nan}
     excluded, count = study.settings.evaluation.exclude, study.settings.ablation.resamples
     tested = [name for name in study.dataset.video_names("test") if name not in excluded]
     trained, segments = study.dataset.video_names("train"), study.dataset.truth("train")
@@ -224,8 +241,20 @@ def _measure(study: Study, measured: Measured, labels: LabelSource, product: Pro
         AVERAGE: resampled_average(found, truth, tested, count),
         **resampled_labels(own, segments, trained, count),
     }
+    ema = _last_ema_labels(study, measured, labels)
+    if len(ema):
+        row[ema_quality.GAIN] = ema_quality.f1_gain(ema, own, segments)
+        gains = ema_quality.resampled_gain(ema, own, segments, trained, count)
+        resamples[ema_quality.GAIN] = gains
     write_parquet(product.folder / "row.parquet", pd.DataFrame([row]))
     write_parquet(product.folder / "resamples.parquet", pd.DataFrame(resamples))
+
+
+def _last_ema_labels(study: Study, measured: Measured, labels: LabelSource) -> pd.DataFrame:
+    """Empty for what is measured without EMA labels."""
+    if measured != "student + EMA":
+        return pd.DataFrame()
+    return ema_quality.last_epoch(study.student(labels, distill=True).ema_labels)
 
 
 def _detections(study: Study, measured: Measured, labels: LabelSource) -> pd.DataFrame:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from fustal_core.ema_quality import EMA_LABELS, STAGE_TWO_IN_CROPS
 from fustal_core.figures_generators import STEPS
 from fustal_core.metrics import AVERAGE, THUMOS_TIOU
 from fustal_core.naming import (
@@ -31,7 +32,6 @@ from fustal_core.naming import (
 )
 from fustal_core.progress import show_progress
 from fustal_core.quality import assign
-from fustal_core.reporting import STAGE_TWO_IN_CROPS
 from fustal_core.resampling import draw_videos, resampled_map
 from fustal_core.selection import score_proposals, select
 from fustal_core.stages import Study
@@ -115,7 +115,7 @@ def labels_over_epochs(study: Study, quality: pd.DataFrame) -> pd.DataFrame:
         ``avg 0.1:0.7`` (percent; NaN where the epoch was not evaluated); from the last epoch before
         the switch that was evaluated on. Epochs count from 0.
     """
-    steps = {True: "EMA labels", False: STAGE_TWO_IN_CROPS}
+    steps = {True: EMA_LABELS, False: STAGE_TWO_IN_CROPS}
     names = {True: "student + EMA", False: "student"}
     parts = []
     for distill, step in steps.items():

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from fustal_core.ema_quality import GAIN as EMA_GAIN
 from fustal_core.metrics import AVERAGE
 from fustal_core.stage_settings import Method
 
@@ -16,6 +17,7 @@ MEASURES = {
     AVERAGE: "average mAP (0.1:0.7)",
     F1: "F1 at tIoU 0.5",
     PRECISION: "precision at tIoU 0.5",
+    EMA_GAIN: "F1 at tIoU 0.5, last epoch",
 }
 """Columns of results, and what claims call them. The first is in percent, the others are fractions."""
 
@@ -28,8 +30,8 @@ class Claim:
         key: what notebooks call it.
         says, where: the wording, published numbers included, and its source.
         measure: the column of results in which it is a gain; empty: measured in a way of its own.
-        cells: of the ablation, the better and the worse one (group and name, see `grid`); empty:
-            none.
+        cells: of the ablation, the better and the worse one (group and name, see `grid`); a single
+            one whose measure is a gain itself; empty: none.
         methods: the generators it is about; empty: the run's own.
     """
 
@@ -134,7 +136,8 @@ FUSTAL = (
         "ema-labels",
         "EMA labels are better than the selected labels in the same crops",
         "FuSTAL, stage 3",
-        F1,
+        EMA_GAIN,
+        (_FUSTAL,),
     ),
     Claim(
         "fustal",

@@ -154,9 +154,8 @@ def ablation_gains(study: Study, results: Results) -> pd.DataFrame:
     rows = []
     for claim in _measured(study, results):
         found = _points(results, claim)
-        table = results.rows.set_index(["group", "cell", "seed"])[claim.measure].sort_index()
-        better, worse = (table.loc[cell] for cell in claim.cells)
-        differences = (_scale(claim) * (better - worse)).tolist()
+        by_seed = results.differences(*claim.cells, measure=claim.measure)
+        differences = (_scale(claim) * by_seed).tolist()
         numbers = [found.mean, found.low, found.high, differences]
         rows.append([claim.says, MEASURES[claim.measure], *numbers])
     return pd.DataFrame(rows, columns=["claim", "measure", "mean", "low", "high", "differences"])
@@ -167,7 +166,8 @@ def _measured(study: Study, results: Results) -> list[Claim]:
     return [
         claim
         for claim in CLAIMS
-        if claim.cells and set(claim.cells) <= set(results.samples)
+        if claim.cells
+        if all(claim.measure in results.samples.get(cell, {}) for cell in claim.cells)
         if has_contrast or not claim.methods
     ]
 

@@ -17,6 +17,7 @@ from pandas.api.types import is_numeric_dtype
 
 from fustal_core import jobs
 from fustal_core.config import make_settings
+from fustal_core.ema_quality import quality_in_crops
 from fustal_core.figures import save_figure
 from fustal_core.files import atomic_path, write_json, write_text
 from fustal_core.metrics import AVERAGE, average_ranges
@@ -33,7 +34,7 @@ from fustal_core.naming import (
     supervision_name,
 )
 from fustal_core.published import activitynet13, thumos14
-from fustal_core.quality import assign, pseudo_label_quality
+from fustal_core.quality import assign
 from fustal_core.results import write_pseudo_labels
 from fustal_core.rounding import decimals
 from fustal_core.rundir import default_run_dir, project_root
@@ -57,8 +58,6 @@ MAIN_COLUMNS = [
 
 FURTHER_COLUMNS = ["mAP@0.75", "mAP@0.95", "avg 0.5:0.95"]
 """What ActivityNet's results are told in besides, where ``evaluation.further_tiou`` measures it."""
-
-STAGE_TWO_IN_CROPS = "IoU-score filter in the crops"
 
 
 def measured_row(study: Study, method: str, supervision: str, detections: pd.DataFrame) -> dict:
@@ -123,8 +122,8 @@ def quality_along_pipeline(study: Study) -> pd.DataFrame:
 
     Columns: ``step``, ``epoch`` (NA before training), then those of ``pseudo_label_quality``, ``data``,
     ``origin`` and ``seed``. EMA labels are those of the student's random crops, and measured within
-    them; for each of their epochs ``STAGE_TWO_IN_CROPS`` is the selected labels within the very same
-    crops.
+    them; for each of their epochs ``ema_quality.STAGE_TWO_IN_CROPS`` is the selected labels within the
+    very same crops.
     """
     truth = study.dataset.truth("train")
     selection = study.selection()
@@ -141,50 +140,12 @@ def quality_along_pipeline(study: Study) -> pd.DataFrame:
     ]
     ema = study.student("selected", distill=True).ema_labels
     for epoch, labels in ema.groupby("epoch"):
-        for step, row in _quality_in_crops(labels, selection.selected, truth).items():
+        for step, row in quality_in_crops(labels, selection.selected, truth).items():
             rows.append(row.assign(step=step, epoch=epoch))
     table = pd.concat(rows, ignore_index=True)
     first = ["step", "epoch"]
     table = table[first + [column for column in table.columns if column not in first]]
     return table.assign(data=study.data_name, origin="measured", seed=study.settings.seed)
-
-
-def _quality_in_crops(
-    ema: pd.DataFrame, selected: pd.DataFrame, truth: pd.DataFrame
-) -> dict[str, pd.DataFrame]:
-    """Quality within the crops the student saw in one epoch: of its EMA labels, of the selected ones."""
-    crops = _crops(ema)
-    ema = ema.assign(
-        t_start=ema["t_start"] - ema["crop_start_s"],
-        t_end=ema["t_end"] - ema["crop_start_s"],
-    )
-    steps = {"EMA labels": ema, STAGE_TWO_IN_CROPS: crop_segments(selected, crops)}
-    truth, durations = crop_segments(truth, crops), crops["crop_end_s"] - crops["crop_start_s"]
-    return {step: pseudo_label_quality(own, truth, durations) for step, own in steps.items()}
-
-
-def _crops(ema: pd.DataFrame) -> pd.DataFrame:
-    """Where the crops of one epoch's EMA labels lie: index video, one crop each."""
-    return ema.groupby("video")[["crop_start_s", "crop_end_s"]].first()
-
-
-def crop_segments(segments: pd.DataFrame, crops: pd.DataFrame) -> pd.DataFrame:
-    """Segments inside crops, in seconds from the crop's start.
-
-    A segment stays if at least half of it lies in the crop, cut to it: the rule of training.
-
-    Args:
-        segments: columns ``video``, ``label``, ``t_start``, ``t_end`` (s), and any others.
-        crops: index video; ``crop_start_s``, ``crop_end_s``. Videos without a crop are left out.
-    """
-    segments = segments[segments["video"].isin(crops.index)]
-    window = crops.loc[segments["video"]]
-    first, last = window["crop_start_s"].to_numpy(), window["crop_end_s"].to_numpy()
-    start = np.clip(segments["t_start"].to_numpy(), first, last)
-    end = np.clip(segments["t_end"].to_numpy(), first, last)
-    remains = (end - start) >= 0.5 * (segments["t_end"] - segments["t_start"]).to_numpy()
-    inside = segments.assign(t_start=start - first, t_end=end - first)
-    return inside[remains & (end > start)]
 
 
 def gains_over(results: pd.DataFrame, base: str, methods: list[str]) -> pd.DataFrame:
@@ -218,48 +179,6 @@ def ceiling_beside_published(study: Study) -> pd.DataFrame:
     published = published.assign(data="THUMOS'14 (real)", origin="published")
     columns = ["method", "data", "origin", *MAP_COLUMNS[2:], "avg 0.3:0.7"]
     return pd.concat([rows[columns], published[columns]]).set_index("method")
-
-
-def labels_per_crop(study: Study) -> pd.DataFrame:
-    """How many labels a crop of the last epoch has: from the EMA, and of the selected ones.
-
-    Crops are those to which the EMA gave a label, one a video; the two steps are the rows, with
-    ``crops``, ``labels per crop`` and ``crops with a single label (%)``.
-    """
-    ema = study.student("selected", distill=True).ema_labels
-    ema = ema[ema["epoch"] == ema["epoch"].max()]
-    crops = _crops(ema)
-    steps = {
-        "EMA labels": ema,
-        STAGE_TWO_IN_CROPS: crop_segments(study.selection().selected, crops),
-    }
-    rows = {}
-    for step, labels in steps.items():
-        counts = labels.groupby("video").size().reindex(crops.index, fill_value=0)
-        rows[step] = {
-            "crops": len(crops),
-            "labels per crop": float(counts.mean()),
-            "crops with a single label (%)": 100 * float((counts == 1).mean()),
-        }
-    return pd.DataFrame.from_dict(rows, orient="index").astype({"crops": int})
-
-
-def f1_in_crops(quality: pd.DataFrame) -> pd.DataFrame:
-    """F1 of the last epoch's labels within the same crops, in percent, and what the EMA gains.
-
-    Args:
-        quality: as from :func:`quality_along_pipeline`; without EMA labels the result is empty.
-
-    Returns:
-        Rows EMA labels, selected labels, gain (points); a column for each tIoU threshold.
-    """
-    columns = [column for column in quality if column.startswith("f1@")]
-    steps = ["EMA labels", STAGE_TWO_IN_CROPS]
-    lasts = quality[quality["step"].isin(steps)].groupby("step", sort=False)[columns].tail(1)
-    table = (100 * lasts.astype(float)).set_axis(quality.loc[lasts.index, "step"])
-    if set(steps) <= set(table.index):
-        table.loc["gain (points)"] = table.loc[steps[0]] - table.loc[steps[1]]
-    return table.rename_axis(None)
 
 
 def quality_in_percent(quality: pd.DataFrame, columns: list[str]) -> pd.DataFrame:

@@ -21,6 +21,8 @@ from fustal_core.ablation import (
     summary,
 )
 from fustal_core.config import SettingsError, make_settings
+from fustal_core.ema_quality import GAIN as EMA_GAIN
+from fustal_core.ema_quality import f1_gain, last_epoch
 from fustal_core.grid import Cell
 from fustal_core.metrics import AVERAGE, map_summary
 from fustal_core.quality import pseudo_label_quality
@@ -304,6 +306,22 @@ def test_every_cell_of_a_seed_is_measured_in_the_same_resamples(
             quality = pseudo_label_quality(copied(labels, videos, draw), truth, lengths)
             for measure in ("precision@0.5", "f1@0.5"):
                 assert samples[measure][place, number] == pytest.approx(quality[measure].iloc[0])
+
+
+def test_ema_labels_are_measured_in_the_cells_that_have_them(
+    study: Study, results: Results
+) -> None:
+    with_labels = results.rows["measured"] == "student + EMA"
+    assert with_labels.any()
+    assert (results.rows[EMA_GAIN].notna() == with_labels).all()
+    table = results.rows.set_index(["group", "cell", "seed"])[EMA_GAIN].sort_index()
+    ema = last_epoch(study.student("selected", distill=True).ema_labels)
+    expected = f1_gain(ema, study.selection().selected, study.dataset.truth("train"))
+    assert table.loc[(*WHOLE, study.settings.seed)] == expected
+    gain = results.difference(WHOLE, measure=EMA_GAIN)
+    assert gain.mean == pytest.approx(table.loc[WHOLE].mean())
+    assert gain.sd == pytest.approx(table.loc[WHOLE].std())
+    assert EMA_GAIN not in results.samples["stages", "G+S+T"]
 
 
 def test_what_is_left_out_of_the_test_is_in_no_resample(study: Study, results: Results) -> None:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from training_helpers import TINY
 
-from fustal_core import analysis, reporting
+from fustal_core import analysis, ema_quality, reporting
 from fustal_core.metrics import AVERAGE, DETECTION_COLUMNS, TRUTH_COLUMNS, map_summary
 from fustal_core.naming import ACM_NET, COLA, GENERATORS
 from fustal_core.quality import KINDS
@@ -190,7 +190,7 @@ def test_epochs_have_their_labels_and_their_score(study: Study) -> None:
         history = looked_at.student("selected", distill=distill).history.set_index("epoch")
         expected = history[AVERAGE].reindex(own["epoch"]).to_numpy()
         np.testing.assert_array_equal(own[AVERAGE].to_numpy(float), expected)
-        step = "EMA labels" if method == "student + EMA" else reporting.STAGE_TWO_IN_CROPS
+        step = "EMA labels" if method == "student + EMA" else ema_quality.STAGE_TWO_IN_CROPS
         labels = quality[quality["step"] == step].set_index("epoch")["f1@0.5"]
         labels = labels.reindex(own["epoch"]).to_numpy(float)
         np.testing.assert_array_equal(own["f1@0.5"].to_numpy(float), labels)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from fustal_core import claims, published
 from fustal_core.ablation import Results
-from fustal_core.claim_list import CLAIMS, F1, MEASURES, PRECISION
+from fustal_core.claim_list import CLAIMS, EMA_GAIN, F1, MEASURES, PRECISION
 from fustal_core.config import SettingsError, make_settings
 from fustal_core.grid import cells
 from fustal_core.metrics import AVERAGE
@@ -76,7 +76,7 @@ def test_claims_name_cells_of_the_grid_and_measures_with_resamples() -> None:
     grid = {(cell.group, cell.name) for cell in cells(make_settings(), ("all",))}
     for claim in CELLS:
         assert set(claim.cells) <= grid
-        assert len(claim.cells) == 2
+        assert len(claim.cells) == (1 if claim.measure == EMA_GAIN else 2)  # that is a gain itself
         assert claim.measure in MEASURES
 
 
@@ -181,6 +181,9 @@ def results() -> Results:
         }
         for i, name in enumerate(names)
     }
+    samples["stages", "G+S+T+D"][EMA_GAIN] = np.full((2, 4), 0.04)
+    for row in rows:
+        row[EMA_GAIN] = 0.04 + 0.01 * row["seed"] if row["cell"] == "G+S+T+D" else np.nan
     return Results(pd.DataFrame(rows), samples, False)
 
 
@@ -192,6 +195,9 @@ def test_the_ablation_gives_the_claims_whose_cells_it_has(study: Study, results:
     contrast, labels = table.loc[SAYS["contrast"]], table.loc[SAYS["contrast-labels"]]
     assert contrast["measured here"] == "average mAP (0.1:0.7) +7.5 ± 3.5"
     assert contrast["interval"] == "95 %: +5.0 to +10.0, over 2 seeds and videos"
+    ema = table.loc[SAYS["ema-labels"]]
+    assert ema["measured here"] == "F1 at tIoU 0.5, last epoch +4.5 ± 0.7"
+    assert ema["interval"] == "95 %: +4.0 to +5.0, over 2 seeds and videos"
     assert labels["measured here"] == "F1 at tIoU 0.5 +50.0 ± 0.0"
     assert labels["interval"] == "95 %: +50.0 to +50.0, over 2 seeds and videos"
 
@@ -210,7 +216,15 @@ def test_the_numbers_are_those_of_the_rows(study: Study, results: Results) -> No
 def test_without_the_contrast_nothing_is_claimed_about_it(results: Results) -> None:
     rows = claims.ablation_rows(study_with({"generation.method": "hr-pro"}), results)
     found = {row["claim"] for row in rows}
-    keys = ("filter-purity", "filter", "selection-labels", "selection", "student", "ema")
+    keys = (
+        "filter-purity",
+        "filter",
+        "selection-labels",
+        "selection",
+        "student",
+        "ema",
+        "ema-labels",
+    )
     assert found == {SAYS[key] for key in keys}
 
 

@@ -30,15 +30,6 @@ def test_notes_on_the_curve_follow_the_settings() -> None:
     assert never.endswith("without a curve: a, b.")
 
 
-def test_crops_keep_what_lies_in_them_by_half() -> None:
-    rows = [("v", 0, 4), ("v", 8, 12), ("v", 18, 23), ("v", 30, 31), ("w", 5, 6)]
-    segments = pd.DataFrame(rows, columns=["video", "t_start", "t_end"]).assign(score=0.5)
-    crops = pd.DataFrame({"crop_start_s": [10.0], "crop_end_s": [20.0]}, index=["v"])
-    kept = reporting.crop_segments(segments, crops)
-    # 8-12 lies in it by exactly half, 18-23 by two fifths.
-    assert kept[["t_start", "t_end", "score"]].to_numpy().tolist() == [[0, 2, 0.5]]
-
-
 def test_gains_in_points_and_relative() -> None:
     zero = dict.fromkeys(reporting.MAP_COLUMNS, 0.0)
     base = {"method": "base"} | zero | {"mAP@0.1": 50.0, "mAP@0.7": 10.0}
@@ -52,17 +43,9 @@ def test_gains_in_points_and_relative() -> None:
 
 @pytest.fixture
 def quality() -> pd.DataFrame:
-    steps = ["all proposals", *["EMA labels", reporting.STAGE_TWO_IN_CROPS] * 2]
-    columns = {"epoch": [pd.NA, 12, 12, 13, 13], "proposals": 7, "start_error_s": 0.5}
-    f1 = {"f1@0.3": [0.1, 0.9, 0.9, 0.3, 0.4], "f1@0.7": [0.1, 0.9, 0.9, 0.2, 0.1]}
-    return pd.DataFrame({"step": steps} | columns | f1)
-
-
-def test_f1_in_crops_is_that_of_the_last_epoch(quality: pd.DataFrame) -> None:
-    table = reporting.f1_in_crops(quality)
-    assert table["f1@0.3"].tolist() == pytest.approx([30, 40, -10])
-    assert table["f1@0.7"].tolist() == pytest.approx([20, 10, 10])
-    assert len(reporting.f1_in_crops(quality[:1])) == 0
+    columns = {"epoch": [pd.NA, 12, 13], "proposals": 7, "start_error_s": 0.5}
+    steps = ["all proposals", "EMA labels", "EMA labels"]
+    return pd.DataFrame({"step": steps} | columns | {"f1@0.3": [0.1, 0.9, 0.3]})
 
 
 def test_settings_are_written_whole_and_measurements_rounded() -> None:
