@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from fustal_core import ema_quality, jobs
-from fustal_core.comparison import mean_and_spread, without_looks
+from fustal_core.comparison import without_looks
 from fustal_core.files import write_parquet
 from fustal_core.grid import Cell, Measured, cells
 from fustal_core.made_from import LabelSource
@@ -23,6 +23,7 @@ from fustal_core.measuring import resampled_average, resampled_labels
 from fustal_core.metrics import AVERAGE, map_summary
 from fustal_core.naming import BEST_ON_TEST, choices_on_test
 from fustal_core.resampling import Interval, paired_interval
+from fustal_core.rounding import mean_and_spread
 from fustal_core.rundir import Product
 from fustal_core.selection import score_proposals, select
 from fustal_core.stages import Study

@@ -15,16 +15,12 @@ from fustal_core.ema_quality import EMA_LABELS, STAGE_TWO_IN_CROPS
 from fustal_core.figures_generators import STEPS
 from fustal_core.metrics import AVERAGE, THUMOS_TIOU
 from fustal_core.naming import (
-    ACM_NET,
+    BASELINES,
     CEILING,
     COLA,
-    CROSS_VIDEO,
     FLOOR,
-    FTCL,
     FUSTAL,
     GENERATORS,
-    HR_PRO,
-    HR_PRO_SNIPPET,
     STUDENT,
     display_name,
     own_generator,
@@ -214,9 +210,7 @@ def measured_detections(study: Study) -> dict[str, pd.DataFrame]:
 def compared_pairs(study: Study) -> list[tuple[str, str]]:
     """What is compared with what: names of `naming`, the one that should be better first."""
     return [
-        (CROSS_VIDEO, COLA),
-        (FTCL, ACM_NET),
-        (HR_PRO, HR_PRO_SNIPPET),
+        *BASELINES.items(),
         (STUDENT, FLOOR),
         (STUDENT, own_generator(study)),
         (FUSTAL, STUDENT),

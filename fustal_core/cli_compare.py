@@ -46,7 +46,8 @@ def compare(
     chosen_seeds, methods = read_seeds(seeds), _read_methods(generators)
     make_settings(data, profile, chosen_seeds[0], overrides)  # refused before the slow imports
 
-    from fustal_core.comparison import compare_generators, comparison_dir, write_comparison
+    from fustal_core.comparison import compare_generators, comparison_dir
+    from fustal_core.comparison_tables import write_comparison
     from fustal_core.jobs import JobError, offered, worker_count
     from fustal_core.pipeline import to_stderr
     from fustal_core.rundir import resolve_data, torch_device

@@ -18,11 +18,11 @@ import numpy as np
 import pandas as pd
 
 from fustal_core.claims import CLAIM_POINTS
-from fustal_core.comparison import mean_and_spread
 from fustal_core.config import Settings, changed_settings, make_settings
 from fustal_core.jobs import Job, generation, student
 from fustal_core.metrics import AVERAGE
 from fustal_core.naming import COLA, CROSS_VIDEO
+from fustal_core.rounding import mean_and_spread
 from fustal_core.selection import score_proposals, select
 from fustal_core.simulator_settings import SIZES, SimulatorSettings
 from fustal_core.stages import Study

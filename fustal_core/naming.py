@@ -20,6 +20,8 @@ GENERATORS: dict[Method, str] = {
     "hr-pro-snippet": HR_PRO_SNIPPET,
     "hr-pro": HR_PRO,
 }
+BASELINES = {CROSS_VIDEO: COLA, FTCL: ACM_NET, HR_PRO: HR_PRO_SNIPPET}
+"""What a generator adds a part to: its own model without the contrast, or the one it starts from."""
 FLOOR, STUDENT = "student on all proposals", "student on selected proposals"
 FUSTAL = "FuSTAL (student + EMA distillation)"
 CEILING = "student on true segments (ceiling)"

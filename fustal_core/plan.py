@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from fustal_core import ablation, comparison, difficulty, jobs, label_cost, views_hrpro
+from fustal_core import ablation, comparison, difficulty, ftcl_terms, jobs, label_cost, views_hrpro
 from fustal_core.jobs import Job
 from fustal_core.naming import GENERATORS
 from fustal_core.stages import Study
@@ -47,7 +47,7 @@ def analysis(study: Study) -> list[Job]:
 
 def alignment(study: Study) -> list[Job]:
     """ACM-Net and FTCL with and without its terms, over seeds of the training; FuSTAL's beside them."""
-    return [*generators(study), *comparison.term_jobs(study, comparison.training_seeds(study))]
+    return [*generators(study), *ftcl_terms.term_jobs(study, ftcl_terms.training_seeds(study))]
 
 
 def points(study: Study) -> list[Job]:

@@ -1,9 +1,12 @@
-"""How many decimals of a table's numbers people are shown."""
+"""How the numbers of a table are shown to people."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from typing import Literal
+
+import pandas as pd
 
 _SHORT = 4
 
@@ -24,3 +27,12 @@ def decimals(numbers: Iterable[float]) -> int:
 
 def _rounded(numbers: list[float], digits: int) -> list[float]:
     return [round(number, digits) for number in numbers]
+
+
+def mean_and_spread(values: pd.Series, sign: Literal["", "+"] = "") -> str:
+    """``41.4 ± 1.8``: mean and standard deviation (n - 1); of a single value, it alone.
+
+    sign: "+" writes that of differences, ``+1.2 ± 0.3``.
+    """
+    mean = f"{values.mean():{sign}z.1f}"  # z: 0.0, not -0.0
+    return f"{mean} ± {values.std():.1f}" if len(values) > 1 else mean

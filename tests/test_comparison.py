@@ -20,21 +20,25 @@ from fustal_core.comparison import (
     COLUMNS,
     LABEL_COLUMNS,
     compare_generators,
-    gain_and_interval,
     generator_rows,
-    mean_and_spread,
-    paired_difference,
+)
+from fustal_core.comparison_tables import (
+    baseline_gains,
+    gain_and_interval,
+    methods_over_seeds,
     step_gains,
     summarise,
     write_comparison,
 )
 from fustal_core.config import SettingsError, make_settings
 from fustal_core.figures_generators import STEPS
+from fustal_core.ftcl_terms import paired_difference
 from fustal_core.locks import RunDirectoryBusyError, run_lock
 from fustal_core.metrics import detection_map
 from fustal_core.naming import FUSTAL, STUDENT
 from fustal_core.quality import pseudo_label_quality
 from fustal_core.reporting import AVERAGE_COLUMNS, MAP_COLUMNS, main_results
+from fustal_core.rounding import mean_and_spread
 from fustal_core.rundir import PACKAGE, default_run_dir
 from fustal_core.selection import score_proposals, select
 from fustal_core.stages import Study, open_study
@@ -118,6 +122,48 @@ def test_gains_of_steps_by_hand() -> None:
     assert table.loc["CoLA"].tolist()[0] == "+22.0 ± 2.8 (-3.4 to +47.4)"
     assert table.loc["CoLA"].tolist()[2] == "-1.0 ± 1.4 (-13.7 to +11.7)"
     assert gain_and_interval(pd.Series([-0.01])) == "+0.0"
+
+
+def test_the_methods_over_seeds_by_hand() -> None:
+    """Generators, then FuSTAL's own students; what is said of a choice on test stays."""
+    own, note = "FuSTAL generator", " (generator best-on-test)"
+    numbers = {
+        (own + note, "raw proposals"): [40.0, 44.0],
+        (own + note, "selected proposals"): [1.0, 1.0],
+        (own + note, "student"): [50.0, 50.0],
+        (own + note, "student + EMA"): [48.0, 50.0],
+        ("HR-Pro", "raw proposals"): [60.0, 61.0],
+        ("HR-Pro", "student"): [55.0, 56.0],
+    }
+    rows = seeds_of(numbers).assign(supervision="video")
+    rows[MAP_COLUMNS] = 0.0
+    table = methods_over_seeds(rows)
+    assert list(table) == ["method", "supervision", *MAP_COLUMNS, AVERAGE]
+    assert table[["method", AVERAGE]].to_numpy().tolist() == [
+        [own + note, "42.0 ± 2.8"],
+        ["HR-Pro", "60.5 ± 0.7"],
+        [STUDENT + note, "50.0 ± 0.0"],
+        [FUSTAL + note, "49.0 ± 1.4"],
+    ]
+
+
+def test_gains_over_baselines_by_hand() -> None:
+    """Of raw proposals; a generator whose baseline is not there has no row."""
+    numbers = {
+        ("HR-Pro", "raw proposals"): [60.0, 64.0],
+        ("HR-Pro", "student"): [0.0, 0.0],
+        ("HR-Pro (snippets) (generator best-on-test)", "raw proposals"): [50.0, 53.0],
+        ("FTCL", "raw proposals"): [1.0, 1.0],
+    }
+    table = baseline_gains(seeds_of(numbers))
+    assert table.to_numpy().tolist() == [
+        [
+            "HR-Pro",
+            "HR-Pro (snippets) (generator best-on-test)",
+            "+10.5 ± 0.7 (+4.1 to +16.9)",
+        ]
+    ]
+    assert baseline_gains(seeds_of({("CoLA", "raw proposals"): [1.0]})).empty
 
 
 def test_paired_differences_by_hand() -> None:

@@ -18,7 +18,7 @@ from filelock import FileLock
 from safetensors import safe_open
 from training_helpers import TINY, assert_same_weights
 
-from fustal_core import comparison, making, stages
+from fustal_core import ftcl_terms, making, stages
 from fustal_core.annotations import DataError
 from fustal_core.config import SettingsError, make_settings
 from fustal_core.files import load_checkpoint
@@ -254,7 +254,7 @@ def test_a_variant_of_a_variant_shares_with_the_nearest(base: Study) -> None:
 
 
 def test_the_terms_of_a_seed_start_from_one_acm_net(base: Study) -> None:
-    variants = {name: comparison.term(base, 1, name) for name in comparison.TERMS}
+    variants = {name: ftcl_terms.term(base, 1, name) for name in ftcl_terms.TERMS}
     starts = {variant.generation_product("acm-net").folder for variant in variants.values()}
     assert starts == {base.run_dir / "variants/seed1/01_generation/acm-net"}
     contrasts = {
@@ -271,16 +271,16 @@ def test_the_terms_of_a_seed_start_from_one_acm_net(base: Study) -> None:
     }
     folders = {name: own.generation_product("ftcl").folder for name, own in variants.items()}
     assert len(set(folders.values())) == 4  # the first has the FTCL of the last
-    for name in comparison.TERMS:
-        own = comparison.term(base, base.settings.seed, name)
+    for name in ftcl_terms.TERMS:
+        own = ftcl_terms.term(base, base.settings.seed, name)
         is_base = own.generation_product("ftcl") == base.generation_product("ftcl")
         assert is_base == (name in ("ACM-Net", "FTCL"))
 
 
 def test_terms_over_seeds_are_measured_as_the_study_measures(base: Study) -> None:
-    rows = comparison.terms_over_seeds(base, [0, 1])
+    rows = ftcl_terms.terms_over_seeds(base, [0, 1])
     assert rows[["variant", "seed"]].to_numpy().tolist() == [
-        [name, seed] for seed in (0, 1) for name in comparison.TERMS
+        [name, seed] for seed in (0, 1) for name in ftcl_terms.TERMS
     ]
     assert (rows["data"] == base.data_name).all()
     assert (rows["weights"] == "last").all()
@@ -289,7 +289,7 @@ def test_terms_over_seeds_are_measured_as_the_study_measures(base: Study) -> Non
         expected = base.measure(base.generation(method).detections)["avg 0.1:0.7"]
         assert table[name, 0] == expected
     before = snapshot(base.run_dir)
-    again = comparison.terms_over_seeds(base, [0, 1])
+    again = ftcl_terms.terms_over_seeds(base, [0, 1])
     assert again.equals(rows)
     assert snapshot(base.run_dir) == before
 
@@ -297,7 +297,7 @@ def test_terms_over_seeds_are_measured_as_the_study_measures(base: Study) -> Non
 def test_weights_chosen_by_test_labels_are_said(unmade: Study) -> None:
     """Of the ACM-Net alone: FTCL's start from it."""
     chosen = {"acm_net.select": "best-on-test", "acm_net.evaluate_every": 2}
-    rows = comparison.terms_over_seeds(unmade.variant("best", overrides=chosen), [0])
+    rows = ftcl_terms.terms_over_seeds(unmade.variant("best", overrides=chosen), [0])
     assert rows["weights"].tolist() == ["best-on-test"] * 5
 
 
