@@ -18,8 +18,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fustal_core.convolution import convolve_neighbours
 from fustal_core.dropout import dropout, dropout_of_channels
-from fustal_core.generator import check_channels, embed_snippets, top_mean
+from fustal_core.generator import check_channels, top_mean
 from fustal_core.precision import in_float32
 from fustal_core.stage_settings import ACMNetSettings
 
@@ -108,7 +109,7 @@ class ACMNet(nn.Module):
             ValueError: features of another shape or channel number.
         """
         check_channels(features, self.embedding.in_channels)
-        embeddings = embed_snippets(self.embedding, features)  # (B, T, H)
+        embeddings = convolve_neighbours(self.embedding, features).relu_()  # (B, T, H)
         layer = self.attention
         attended = F.linear(embeddings, layer.weight[..., 0], layer.bias)
         attention = in_float32(attended).softmax(2)  # (B, T, 3)

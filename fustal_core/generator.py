@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fustal_core.convolution import convolve_neighbours
 from fustal_core.dropout import dropout_of_channels
 from fustal_core.mining import EASY_SHARE, MinedSnippets, mine_snippets
 from fustal_core.precision import in_float32
@@ -77,7 +78,7 @@ class CrossVideoGenerator(nn.Module):
             ValueError: features of another shape or channel number.
         """
         check_channels(features, self.embedding.in_channels)
-        embeddings = embed_snippets(self.embedding, features)  # (B, T, H)
+        embeddings = convolve_neighbours(self.embedding, features).relu_()  # (B, T, H)
         kept = dropout_of_channels(embeddings, 0.7, rng) if self.training else embeddings
         cas = in_float32(F.relu(F.linear(kept, self.classifier.weight[..., 0])))  # (B, T, C)
         return GeneratorOutput(
@@ -92,16 +93,6 @@ def check_channels(features: Tensor, expected: int) -> None:
     """Raise ValueError unless the features are (B, T, D) with D as expected."""
     if features.ndim != 3 or features.shape[2] != expected:
         raise ValueError(f"expected features (B, T, {expected}), got {tuple(features.shape)}")
-
-
-def embed_snippets(layer: nn.Conv1d, features: Tensor) -> Tensor:
-    """ReLU of a convolution over each snippet and its two neighbours, (B, T, D) -> (B, T, H) >= 0.
-
-    As one product of matrices, (B T, 3 D) and (3 D, H): it needs no transposition, before or after.
-    """
-    neighbours = F.pad(features, (0, 0, 1, 1)).unfold(1, 3, 1)  # (B, T, D, 3)
-    weight = layer.weight.transpose(1, 2).flatten(1)  # (H, 3 D)
-    return F.linear(neighbours.transpose(2, 3).flatten(2), weight, layer.bias).relu_()
 
 
 def video_scores(cas: Tensor) -> Tensor:

@@ -22,7 +22,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fustal_core.student_blocks import ConvStack, SGPBlock, convolve
+from fustal_core.convolution import convolve
+from fustal_core.student_blocks import ConvStack, SGPBlock
 
 if TYPE_CHECKING:
     from fustal_core.stage_settings import StudentSettings

@@ -15,29 +15,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fustal_core.convolution import convolve
+
 if TYPE_CHECKING:
     from fustal_core.stage_settings import StudentSettings
 
 GROUPS = 16
 """Groups of the SGP block's GroupNorm."""
-
-
-def convolve(layer: nn.Conv1d, x: Tensor) -> Tensor:
-    """A convolution over time, (B, T, C) -> (B, T, C'), zero-padded to the same length.
-
-    Time and channels are handed to conv2d as a channels-last image of height one, which saves the
-    transpositions conv1d needs (on a CPU forward and backward take a third of the time). Size 1
-    is a matrix product, or one factor and summand per channel when depth-wise.
-    """
-    if layer.kernel_size == (1,):
-        if layer.groups > 1:
-            return torch.addcmul(layer.bias, x, layer.weight[:, 0, 0])
-        return F.linear(x, layer.weight[..., 0], layer.bias)
-    image = x.transpose(1, 2).unsqueeze(2)  # (B, C, 1, T)
-    padding = (0, layer.kernel_size[0] // 2)
-    weight = layer.weight.unsqueeze(2)
-    image = F.conv2d(image, weight, layer.bias, padding=padding, groups=layer.groups)
-    return image.squeeze(2).transpose(1, 2)
 
 
 class ConvStack(nn.Module):

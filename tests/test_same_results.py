@@ -10,13 +10,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fustal_core.acmnet import ACMNet, _means_at_top
+from fustal_core.convolution import WIDE, convolve, convolve_neighbours
 from fustal_core.distillation import ema_update, make_ema
 from fustal_core.dropout import Dropout, dropout, dropout_of_channels
 from fustal_core.ftcl import build_ftcl, find_candidates
 from fustal_core.generator import (
     TEMPERATURE,
     CrossVideoGenerator,
-    embed_snippets,
     generator_loss,
     nce_table,
     top_mean,
@@ -103,14 +103,28 @@ def test_the_dropout_module_is_torchs_to_the_bit(transposed: bool) -> None:
 # --- generators -----------------------------------------------------------------------------------
 
 
-def test_embedding_is_a_convolution() -> None:
+@pytest.mark.parametrize("form", [convolve, convolve_neighbours])
+def test_every_form_of_a_convolution(form: Callable[[nn.Conv1d, Tensor], Tensor]) -> None:
     layer, features = nn.Conv1d(5, 8, 3, padding=1), random(2, 9, 5)
-
-    def plain() -> Tensor:
-        return F.relu(layer(features.transpose(1, 2))).transpose(1, 2)
-
     inputs = (features, layer.weight, layer.bias)
-    assert_same(lambda: embed_snippets(layer, features), plain, *inputs)
+    assert_same(lambda: form(layer, features), lambda: over_time(layer, features), *inputs)
+
+
+def over_time(layer: nn.Conv1d, x: Tensor) -> Tensor:
+    """torch's convolution of (B, T, C)."""
+    return layer(x.transpose(1, 2)).transpose(1, 2)
+
+
+@pytest.mark.parametrize("channels", [WIDE - 1, WIDE])
+def test_convolutions_of_many_channels(channels: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    layer, features = nn.Conv1d(channels, WIDE, 3, padding=1, bias=False), random(2, 5, channels)
+    torch.testing.assert_close(convolve(layer, features), over_time(layer, features), **ROUNDING)
+    monkeypatch.setattr(F, "conv2d", None)  # a product of matrices does without
+    if channels < WIDE:
+        with pytest.raises(TypeError):
+            convolve(layer, features)
+    else:
+        convolve(layer, features)
 
 
 def test_means_of_the_largest() -> None:
