@@ -3,8 +3,9 @@ to what the machine could do at best, measured in the same run.
 
 ``ratio`` is the reference's time over ours; where ``agree`` is given, it is the largest difference of
 the two results. ``limit_s`` is the time that the part's matrix products alone would take at the rate of
-the machine's fastest one, or its copies at the machine's rate, and ``times_limit`` ours over that. Times
-are wall clock, the best of a few repeats.
+the machine's fastest one, or else reading its inputs and writing its results once at the machine's copy
+rate; ``times_limit`` is ours over that. What searches, sorts or compares all pairs lies far above the
+second. Times are wall clock, the best of a few repeats.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from fustal_core.bench_case import Case, difference, time_calls, time_case
+from fustal_core.bench_case import Case, difference, least_traffic, time_calls, time_case
 from fustal_core.bench_data import Inputs, Sizes
 from fustal_core.bench_generators import (
     alignment_case,
@@ -166,7 +167,8 @@ def _part_row(
             reference_s, expected = time_calls(case.reference, case.device)
             if timing.result is not None:
                 agree = difference(timing.result, expected)
-    limit_s = machines[case.device].limit_s(case.limited_by, timing.flops, case.copied_bytes)
+    traffic = least_traffic(case, timing.result)
+    limit_s = machines[case.device].limit_s(case.limited_by, timing.flops, traffic)
     values = (
         case.part,
         case.size,

@@ -32,7 +32,9 @@ class Case:
             step is not timed. Only steps are timed, not what comes before and after them.
         reference: the same work in plain form.
         limited_by: what the part cannot be faster than; "" where that cannot be told.
-        copied_bytes: bytes that the part must read and write at least, where memory is the limit.
+        reads: arrays, tensors and frames that the part must read, where memory is the limit; what it
+            must write besides is its result.
+        copied_bytes: in place of ``reads``: bytes that the part must read and write at least.
         device: "cpu" or "cuda", where the work is done.
         target: what the study wants of it.
     """
@@ -43,6 +45,7 @@ class Case:
     steps: Callable[[Progress], Any] | None = None
     reference: Callable[[], Any] | None = None
     limited_by: Literal["", "matrix products", "memory"] = ""
+    reads: tuple[Any, ...] = ()
     copied_bytes: float = np.nan
     device: str = "cpu"
     target: str = ""
@@ -108,6 +111,13 @@ def _time_steps(case: Case, counter: FlopCounterMode | None) -> Timing:
     done, at = np.array(ends).T
     seconds = float((np.diff(at) / np.diff(done)).min())
     return Timing(seconds, flops=float(counter.get_total_flops()) if counter else np.nan)
+
+
+def least_traffic(case: Case, result: Any) -> float:
+    """Bytes that a part must read and write at least: its inputs once and its result once."""
+    if not case.reads:
+        return case.copied_bytes
+    return float(sum(part.nbytes for part in _arrays([case.reads, result])))
 
 
 def wait_for(device: str) -> None:

@@ -107,6 +107,8 @@ def loss_case(inputs: Inputs) -> Case:
         reference=lambda: _with_gradients(
             lambda *leaves: generator_loss_by_loops(*leaves, labels), leaves
         ),
+        limited_by="memory",
+        reads=tuple(leaves),
         device=inputs.device,
     )
 
@@ -144,6 +146,8 @@ def alignment_case(inputs: Inputs) -> Case:
             cosine_table, longest_common_subsequence, fine_grained_sequence_distance
         ),
         reference=lambda: aligned(cosine_by_pairs, lcs_by_loops, fsd_by_loops),
+        limited_by="memory",
+        reads=tuple(candidates),
         device=inputs.device,
         target="< 0.0125 s",
     )
@@ -163,6 +167,8 @@ def expansion_case(inputs: Inputs) -> Case:
         size=f"{count} snippets, {sizes.points} points",
         ours=lambda: expand_points(*tensors, HRProSettings()),
         reference=lambda: expand_points_by_loops(background, points),
+        limited_by="memory",
+        reads=(background, points),
         device=inputs.device,
     )
 
@@ -189,5 +195,7 @@ def pooling_case(inputs: Inputs) -> Case:
         size=f"{sizes.rois} proposals, {BINS} bins, {sizes.roi_channels} channels",
         ours=lambda: roi_pool(*tensors),
         reference=lambda: [roi_pool_by_loops(features, rois)],
+        limited_by="memory",
+        reads=(features, rois),
         device=inputs.device,
     )

@@ -84,6 +84,8 @@ def proposals_case(inputs: Inputs) -> Case:
         size=f"{sizes.snippets} snippets, {sizes.shown} of {sizes.classes} classes",
         ours=lambda: generate_proposals(*video)[_COLUMNS],
         reference=lambda: proposals_by_loops(*video)[_COLUMNS],
+        limited_by="memory",
+        reads=(cas,),
         target="10 x",
     )
 
@@ -112,6 +114,8 @@ def all_proposals_case(inputs: Inputs) -> Case:
         size=f"{sizes.dataset_videos} videos, {len(dataset.generator_features.array)} snippets",
         ours=lambda: propose(model, dataset, "test", settings)[_COLUMNS],
         reference=lambda: _all_proposals_by_loops(dataset, settings.length)[_COLUMNS],
+        limited_by="memory",
+        reads=(dataset.generator_features.array,),
         target="10 x",
     )
 
@@ -139,6 +143,8 @@ def iou_score_case(inputs: Inputs) -> Case:
         size=f"{sizes.scored_videos} videos, {sizes.proposals} proposals each",
         ours=lambda: [iou_score(segments) for segments in videos],
         reference=lambda: [iou_score_by_pairs(segments) for segments in videos],
+        limited_by="memory",
+        reads=(videos,),
     )
 
 
@@ -151,5 +157,7 @@ def evaluator_case(inputs: Inputs) -> Case:
         size=f"{len(detections)} detections, {sizes.videos} videos, {sizes.classes} classes",
         ours=lambda: detection_map(detections, truth, THUMOS_TIOU),
         reference=lambda: detection_map_by_rows(detections, truth, THUMOS_TIOU),
+        limited_by="memory",
+        reads=(detections[_COLUMNS], truth[_COLUMNS[:2]]),
         target="100 x",
     )

@@ -150,6 +150,8 @@ def student_loss_case(inputs: Inputs) -> Case:
         size=f"{sizes.student_videos} videos, {sizes.student_length} snippets",
         ours=ours,
         reference=reference,
+        limited_by="memory",
+        reads=tuple(heads.values()),
         device=inputs.device,
     )
 
@@ -275,5 +277,7 @@ def soft_nms_case(inputs: Inputs) -> Case:
         size=f"{sizes.nms_groups} groups, {sizes.nms_segments} segments each",
         ours=lambda: batched_soft_nms(*tensors, sigma, min_score=0.0, max_picks=sizes.nms_segments),
         reference=reference,
+        limited_by="memory",
+        reads=tuple(tensors),
         device=inputs.device,
     )

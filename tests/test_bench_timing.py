@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from fustal_core import bench_case
-from fustal_core.bench_case import Case, difference, time_case
+from fustal_core.bench_case import Case, difference, least_traffic, time_case
 from fustal_core.bench_data import Inputs
 from fustal_core.bench_generators import generator_step_case, loss_case
 from fustal_core.bench_growth import doublings, fit_exponent
@@ -103,6 +103,15 @@ def test_the_generators_step_has_the_operations_of_its_layers(tmp_path: Path) ->
     expected = 2 * embedding + 3 * classifier + 3 * contrast
     flops = time_case(generator_step_case(inputs(tmp_path))).flops
     assert flops == pytest.approx(expected, rel=0.05)
+
+
+def test_least_traffic_by_hand() -> None:
+    """Two float64 and a frame of 3 x 2 are read, three float32 written."""
+    frame = pd.DataFrame(np.zeros((3, 2)))
+    read_and_written = case(reads=(torch.zeros(2, dtype=torch.float64), frame))
+    assert least_traffic(read_and_written, [torch.zeros(3)]) == 2 * 8 + 6 * 8 + 3 * 4
+    assert least_traffic(case(copied_bytes=7.0), None) == 7
+    assert np.isnan(least_traffic(case(), [torch.zeros(3)]))
 
 
 def test_limits_by_hand() -> None:
