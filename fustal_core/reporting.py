@@ -263,10 +263,12 @@ def keep_table(study: Study, notebook: str, name: str, table: pd.DataFrame) -> p
     """Write a table as CSV, Markdown and LaTeX into a notebook's folder; returns it.
 
     The two for people say which run it is from. If any weights of the run are chosen by test labels,
-    a column of each table says by which settings.
+    a column of each table says by which settings, and so does a line in the notebook, which may show
+    other columns.
     """
     if chosen := settings_on_test(study):
         table = table.assign(**{BEST_ON_TEST: ", ".join(chosen)})
+        print(f"{name}: weights are {BEST_ON_TEST} by {', '.join(chosen)}: such scores are too good")
     path = study.folder(notebook) / name
     latex = table.apply(_shown).to_latex(index=False, escape=True)
     write_text(path.with_suffix(".csv"), table.to_csv(index=False))

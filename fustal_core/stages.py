@@ -84,6 +84,7 @@ def open_study(
 
     Raises:
         SettingsError: bad settings, or a run directory made with others.
+        DataError: a list of ``evaluation.*`` that cannot be read; the directory is left as it was.
         RunDirectoryBusyError: ``force`` while ``fustal run`` is at work there.
         OSError: the run directory cannot be written.
     """
@@ -91,9 +92,11 @@ def open_study(
     folder = project_root() / run_dir if run_dir else default_run_dir(settings)
     if not force:
         settings = with_recorded_extent(folder, settings, overrides or {})
+    study = Study(settings, folder)
+    _ = study.not_measured
     with run_lock(folder) if force else nullcontext():
         claim_run_dir(folder, settings, force=force)
-    return Study(settings, folder)
+    return study
 
 
 @contextmanager

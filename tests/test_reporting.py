@@ -86,7 +86,9 @@ def test_a_table_for_people_says_which_run_it_is_from(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("section", ["generation", "acm_net", "ftcl", "hr_pro", "student"])
-def test_every_table_says_what_test_labels_chose(tmp_path: Path, section: str) -> None:
+def test_every_table_says_what_test_labels_chose(
+    tmp_path: Path, section: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     looks = {f"{section}.select": "best-on-test", f"{section}.evaluate_every": 1}
     study = Study(make_settings(profile="smoke", overrides=looks), tmp_path)
     table = reporting.keep_table(study, "09_some", "results", pd.DataFrame({"f1": [0.5, 0.25]}))
@@ -95,6 +97,8 @@ def test_every_table_says_what_test_labels_chose(tmp_path: Path, section: str) -
         text = (tmp_path / "09_some" / name).read_text().replace("\\_", "_")
         assert text.count(f"{section}.select") == 2
         assert text.count("best-on-test") == 1
+    said = capsys.readouterr().out
+    assert said.startswith(f"results: weights are best-on-test by {section}.select")
 
 
 def test_only_fractions_are_shown_in_percent(quality: pd.DataFrame) -> None:

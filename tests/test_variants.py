@@ -464,6 +464,18 @@ def test_ambiguous_intervals_are_known_by_what_they_say(base: Study, tmp_path: P
         assert {name for name in other if other[name].key != own["a"][name].key} == measured
 
 
+def test_a_list_that_cannot_be_read_claims_no_directory(tmp_path: Path) -> None:
+    bad = tmp_path / "ambiguous.txt"
+    bad.write_text("video 5\n")
+    with pytest.raises(DataError, match="ambiguous.txt"):
+        open_study(
+            profile="smoke",
+            run_dir=tmp_path / "run",
+            overrides={"evaluation.ambiguous": str(bad)},
+        )
+    assert not (tmp_path / "run").exists()
+
+
 def test_what_is_measured_along_a_training_is_part_of_it(base: Study) -> None:
     """Its curve, and what best-on-test keeps, are other ones where other videos are measured."""
     first = base.dataset.video_names("test")[0]
