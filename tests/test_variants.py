@@ -467,7 +467,7 @@ def test_ambiguous_intervals_are_known_by_what_they_say(base: Study, tmp_path: P
 def test_a_list_that_cannot_be_read_claims_no_directory(tmp_path: Path) -> None:
     bad = tmp_path / "ambiguous.txt"
     bad.write_text("video 5\n")
-    with pytest.raises(DataError, match="ambiguous.txt"):
+    with pytest.raises(DataError, match=r"ambiguous\.txt"):
         open_study(
             profile="smoke",
             run_dir=tmp_path / "run",
