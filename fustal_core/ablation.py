@@ -121,11 +121,18 @@ def run_grid(study: Study) -> Results:
         own = {seed: of_cell(of_its_seed, cell) for seed, of_its_seed in studies.items()}
         found = {seed: measurement(one, cell.measured, cell.labels) for seed, one in own.items()}
         rows += [_row(cell, own[seed], study.data_name, one) for seed, one in found.items()]
-        of_seeds = [one.samples for one in found.values()]
-        samples[cell.group, cell.name] = {
-            measure: np.stack([own[measure] for own in of_seeds]) for measure in of_seeds[0]
-        }
+        samples[cell.group, cell.name] = _stacked([one.samples for one in found.values()])
     return Results(pd.DataFrame(rows), samples, study.settings.data != "simulated")
+
+
+def _stacked(samples: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """The measures that all seeds have, (S, R) each: without EMA labels one of them may lack theirs."""
+    first, *others = samples
+    return {
+        measure: np.stack([own[measure] for own in samples])
+        for measure in first
+        if all(measure in own for own in others)
+    }
 
 
 def jobs_of(study: Study) -> list[jobs.Job]:

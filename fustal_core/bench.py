@@ -4,8 +4,8 @@ to what the machine could do at best, measured in the same run.
 ``ratio`` is the reference's time over ours; where ``agree`` is given, it is the largest difference of
 the two results. ``limit_s`` is the time that the part's matrix products alone would take at the rate of
 the machine's fastest one, or else reading its inputs and writing its results once at the machine's copy
-rate; ``times_limit`` is ours over that. What searches, sorts or compares all pairs lies far above the
-second. Times are wall clock, the best of a few repeats.
+rate; ``times_limit`` is ours over that. What searches, sorts, compares all pairs or multiplies matrices
+on its way lies far above the second. Times are wall clock, the best of a few repeats.
 """
 
 from __future__ import annotations

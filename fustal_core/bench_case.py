@@ -17,7 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from fustal_core.progress import Progress
 
 AT_LEAST_S = 0.5
-"""A part is repeated until it took so long, at most ``MOST_REPEATS`` times."""
+"""A part is repeated until it took so long, from ``LEAST_REPEATS`` to ``MOST_REPEATS`` times."""
 LEAST_REPEATS, MOST_REPEATS = 3, 20
 LONG_S = 5.0
 """What took so long is not repeated for the sake of ``LEAST_REPEATS``."""

@@ -35,7 +35,7 @@ from fustal_core.bench_students import (
 )
 
 AT_LEAST_S = 0.15
-"""Each size is repeated until it took so long."""
+"""Each size is repeated until it took so long, or for ``bench_case.LEAST_REPEATS``."""
 
 SMALL = Sizes(
     batch=8,

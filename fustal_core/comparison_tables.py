@@ -10,10 +10,13 @@ from fustal_core.figures import save_figure
 from fustal_core.figures_generators import STEPS, plot_generators
 from fustal_core.files import remove_partial_files, write_text
 from fustal_core.metrics import AVERAGE
-from fustal_core.naming import BASELINES, CROSS_VIDEO, FUSTAL, GENERATORS, STUDENT
+from fustal_core.naming import BASELINES, BEST_ON_TEST, CROSS_VIDEO, FUSTAL, GENERATORS, STUDENT
 from fustal_core.reporting import MAP_COLUMNS
 from fustal_core.resampling import t_interval
 from fustal_core.rounding import mean_and_spread
+
+_OF_STUDENTS = rf" and students(?= {BEST_ON_TEST})| \(students {BEST_ON_TEST}\)"
+"""What a generator's name says of a choice that its own proposals owe nothing to."""
 
 
 def methods_over_seeds(rows: pd.DataFrame) -> pd.DataFrame:
@@ -31,7 +34,8 @@ def methods_over_seeds(rows: pd.DataFrame) -> pd.DataFrame:
     is_own = rows["generator"].str.startswith(CROSS_VIDEO)
     note = rows["generator"].str.removeprefix(CROSS_VIDEO)  # of a choice on test
     students = (rows["step"].map({student: STUDENT, distilled: FUSTAL}) + note).where(is_own)
-    named = rows.assign(method=rows["generator"].where(is_raw, students))
+    generators = rows["generator"].str.replace(_OF_STUDENTS, "", regex=True)
+    named = rows.assign(method=generators.where(is_raw, students))
     shown = pd.concat([named[is_raw], named[~is_raw].dropna(subset=["method"])])
     groups = shown.groupby(["method", "supervision"], sort=False)
     return groups[[*MAP_COLUMNS, AVERAGE]].agg(mean_and_spread).reset_index()
@@ -115,7 +119,7 @@ def gain_and_interval(gains: pd.Series) -> str:
 
 
 def write_comparison(rows: pd.DataFrame, folder: Path) -> list[Path]:
-    """Write ``generators.csv`` (every seed), ``generators.md`` (mean and spread) and the figure."""
+    """Write ``generators.csv`` (every seed), ``generators.md`` (means and gains) and the figure."""
     seeds = ", ".join(map(str, rows["seed"].unique()))
     others = rows["source"].str.replace(r", seed \d+", "", regex=True).unique()
     about = f"{', '.join(rows['data'].unique())}; {'; '.join(others)}; seeds {seeds}"

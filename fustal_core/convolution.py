@@ -14,6 +14,9 @@ times, 2048 to 512 channels); at half of it they are level."""
 def convolve(layer: nn.Conv1d, x: Tensor) -> Tensor:
     """A convolution over time, (B, T, C) -> (B, T, C'), zero-padded to the same length.
 
+    Of the layer's size (an odd one), groups, weights and bias: stride and dilation are 1, whatever it
+    says. A depth-wise one of size 1 must have a bias.
+
     Size 1 is a matrix product, or one factor and summand per channel when depth-wise; size 3 between
     many channels is one on a CPU. Else time and channels are handed to conv2d as a channels-last image
     of height one, which saves the transpositions conv1d needs (on a CPU forward and backward take a
@@ -36,7 +39,8 @@ def convolve(layer: nn.Conv1d, x: Tensor) -> Tensor:
 def convolve_neighbours(layer: nn.Conv1d, x: Tensor) -> Tensor:
     """A convolution over each snippet and its two neighbours, (B, T, C) -> (B, T, C').
 
-    As one product of matrices, (B T, 3 C) and (3 C, C'): it needs no transposition, before or after.
+    For a layer of size 3 with one group, as in :func:`convolve`. As one product of matrices, (B T, 3 C)
+    and (3 C, C'): it needs no transposition, before or after.
     """
     neighbours = F.pad(x, (0, 0, 1, 1)).unfold(1, 3, 1)  # (B, T, C, 3)
     weight = layer.weight.transpose(1, 2).flatten(1)  # (C', 3 C)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from fustal_core.ema_quality import EMA_LABELS
 from fustal_core.figures import (
     COLOURS,
     add_legend_below,
@@ -251,7 +252,7 @@ def _epoch_line(
 
     highest: last value of any step.
     """
-    ema = step == "EMA labels"
+    ema = step == EMA_LABELS
     look = {"marker": "o", "markersize": 4, "zorder": 3} if ema else {"linewidth": 1.0}
     axes.plot(places, values, color=colour_of(step), label=step, **look)
     last = (places[-1], values[-1])

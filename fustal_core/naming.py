@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import chain
 from typing import TYPE_CHECKING
 
+from fustal_core.made_from import STARTS_FROM
 from fustal_core.stage_settings import Method
 
 if TYPE_CHECKING:
@@ -20,7 +21,9 @@ GENERATORS: dict[Method, str] = {
     "hr-pro-snippet": HR_PRO_SNIPPET,
     "hr-pro": HR_PRO,
 }
-BASELINES = {CROSS_VIDEO: COLA, FTCL: ACM_NET, HR_PRO: HR_PRO_SNIPPET}
+BASELINES = {CROSS_VIDEO: COLA} | {
+    GENERATORS[method]: GENERATORS[baseline] for method, baseline in STARTS_FROM.items()
+}
 """What a generator adds a part to: its own model without the contrast, or the one it starts from."""
 FLOOR, STUDENT = "student on all proposals", "student on selected proposals"
 FUSTAL = "FuSTAL (student + EMA distillation)"

@@ -268,9 +268,7 @@ def keep_table(study: Study, notebook: str, name: str, table: pd.DataFrame) -> p
     """
     if chosen := settings_on_test(study):
         table = table.assign(**{BEST_ON_TEST: ", ".join(chosen)})
-        print(
-            f"{name}: weights are {BEST_ON_TEST} by {', '.join(chosen)}: such scores are too good"
-        )
+        print(f"{name}: weights of this run are {BEST_ON_TEST} by {', '.join(chosen)}")
     path = study.folder(notebook) / name
     latex = table.apply(_shown).to_latex(index=False, escape=True)
     write_text(path.with_suffix(".csv"), table.to_csv(index=False))

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from fustal_core.data import Dataset
+from fustal_core.ema_quality import EMA_LABELS
 from fustal_core.figures import COLOURS, add_legend_below, as_bars, colour_of, new_figure, styled
 from fustal_core.generation import generator_task, propose
 from fustal_core.generator_training import train
@@ -149,7 +150,7 @@ def ema_view(
         layers = {
             "truth": truth_of(dataset, video),
             "selected": selected[selected["video"] == video],
-            "EMA labels": own,
+            EMA_LABELS: own,
         }
         end_s = float(dataset.videos.loc[video, "duration_s"])
         title = f"{video}, epoch {epoch}: no EMA label; the selected ones stay"

@@ -22,7 +22,7 @@ from fustal_core.ablation import (
 )
 from fustal_core.config import SettingsError, make_settings
 from fustal_core.ema_quality import GAIN as EMA_GAIN
-from fustal_core.ema_quality import f1_gain, last_epoch
+from fustal_core.ema_quality import f1_gain, last_epoch, resampled_gain
 from fustal_core.grid import Cell
 from fustal_core.metrics import AVERAGE, map_summary
 from fustal_core.quality import pseudo_label_quality
@@ -321,7 +321,21 @@ def test_ema_labels_are_measured_in_the_cells_that_have_them(
     gain = results.difference(WHOLE, measure=EMA_GAIN)
     assert gain.mean == pytest.approx(table.loc[WHOLE].mean())
     assert gain.sd == pytest.approx(table.loc[WHOLE].std())
+    names = study.dataset.video_names("train")
+    truth = study.dataset.truth("train")
+    place = results.rows["seed"].unique().tolist().index(study.settings.seed)
+    resampled = resampled_gain(ema, study.selection().selected, truth, names, 5)
+    assert results.samples[WHOLE][EMA_GAIN][place].tolist() == resampled.tolist()
     assert EMA_GAIN not in results.samples["stages", "G+S+T"]
+
+
+def test_a_measure_that_a_seed_lacks_is_no_sample() -> None:
+    has, lacks = {AVERAGE: np.zeros(2), EMA_GAIN: np.ones(2)}, {AVERAGE: np.ones(2)}
+    for samples in ([has, lacks], [lacks, has]):
+        stacked = ablation._stacked(samples)
+        assert list(stacked) == [AVERAGE]
+        assert stacked[AVERAGE].shape == (2, 2)
+    assert list(ablation._stacked([has, has])) == [AVERAGE, EMA_GAIN]
 
 
 def test_what_is_left_out_of_the_test_is_in_no_resample(study: Study, results: Results) -> None:

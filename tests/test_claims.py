@@ -202,6 +202,12 @@ def test_the_ablation_gives_the_claims_whose_cells_it_has(study: Study, results:
     assert labels["interval"] == "95 %: +50.0 to +50.0, over 2 seeds and videos"
 
 
+def test_without_ema_labels_nothing_is_claimed_about_them(study: Study, results: Results) -> None:
+    del results.samples["stages", "G+S+T+D"][EMA_GAIN]
+    found = [row["claim"] for row in claims.ablation_rows(study, results)]
+    assert found == [claim.says for claim in CELLS if claim.key != "ema-labels"]
+
+
 def test_the_numbers_are_those_of_the_rows(study: Study, results: Results) -> None:
     gains = claims.ablation_gains(study, results)
     rows = pd.DataFrame(claims.ablation_rows(study, results))

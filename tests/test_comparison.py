@@ -147,6 +147,24 @@ def test_the_methods_over_seeds_by_hand() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("chosen", "of_proposals"),
+    [
+        ("generator best-on-test", " (generator best-on-test)"),
+        ("generator and students best-on-test", " (generator best-on-test)"),
+        ("students best-on-test", ""),
+    ],
+)
+def test_proposals_owe_nothing_to_how_students_were_chosen(chosen: str, of_proposals: str) -> None:
+    numbers = {
+        (f"FuSTAL generator ({chosen})", step): [1.0] for step in ("raw proposals", "student")
+    }
+    rows = seeds_of(numbers).assign(supervision="video")
+    rows[MAP_COLUMNS] = 0.0
+    names = [f"FuSTAL generator{of_proposals}", f"{STUDENT} ({chosen})"]
+    assert methods_over_seeds(rows)["method"].tolist() == names
+
+
 def test_gains_over_baselines_by_hand() -> None:
     """Of raw proposals; a generator whose baseline is not there has no row."""
     numbers = {
@@ -154,15 +172,19 @@ def test_gains_over_baselines_by_hand() -> None:
         ("HR-Pro", "student"): [0.0, 0.0],
         ("HR-Pro (snippets) (generator best-on-test)", "raw proposals"): [50.0, 53.0],
         ("FTCL", "raw proposals"): [1.0, 1.0],
+        ("FuSTAL generator", "raw proposals"): [9.0, 9.0],
+        ("CoLA", "raw proposals"): [7.0, 7.0],
     }
     table = baseline_gains(seeds_of(numbers))
-    assert table.to_numpy().tolist() == [
-        [
-            "HR-Pro",
-            "HR-Pro (snippets) (generator best-on-test)",
-            "+10.5 ± 0.7 (+4.1 to +16.9)",
-        ]
+    of_hr_pro = [
+        "HR-Pro",
+        "HR-Pro (snippets) (generator best-on-test)",
+        "+10.5 ± 0.7 (+4.1 to +16.9)",
     ]
+    of_fustal = ["FuSTAL generator", "CoLA", "+2.0 ± 0.0 (+2.0 to +2.0)"]
+    assert table.to_numpy().tolist() == [of_fustal, of_hr_pro]
+    both = seeds_of({("FTCL", "raw proposals"): [3.0], ("ACM-Net", "raw proposals"): [1.0]})
+    assert baseline_gains(both).to_numpy().tolist() == [["FTCL", "ACM-Net", "+2.0"]]
     assert baseline_gains(seeds_of({("CoLA", "raw proposals"): [1.0]})).empty
 
 

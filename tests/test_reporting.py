@@ -98,7 +98,7 @@ def test_every_table_says_what_test_labels_chose(
         assert text.count(f"{section}.select") == 2
         assert text.count("best-on-test") == 1
     said = capsys.readouterr().out
-    assert said.startswith(f"results: weights are best-on-test by {section}.select")
+    assert said.startswith(f"results: weights of this run are best-on-test by {section}.select")
 
 
 def test_only_fractions_are_shown_in_percent(quality: pd.DataFrame) -> None:

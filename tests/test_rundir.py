@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pandas as pd
@@ -344,3 +346,21 @@ def test_data_is_found_from_here_and_from_the_checkout(
     assert resolve_data("mine") == str((tmp_path / "mine").resolve())
     assert resolve_data("notebooks") == str(project_root() / "notebooks")
     assert resolve_data("nowhere") == str((tmp_path / "nowhere").resolve())
+
+
+# --- the process ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("own", "expected"), [(None, "1"), ("0", "0")])
+def test_large_tensors_are_asked_from_huge_pages(own: str | None, expected: str) -> None:
+    """Unless the user says otherwise."""
+    name = "THP_MEM_ALLOC_ENABLE"
+    environment = {key: value for key, value in os.environ.items() if key != name}
+    said = subprocess.run(
+        [sys.executable, "-c", f"import os, fustal_core; print(os.environ[{name!r}])"],
+        env=environment | ({} if own is None else {name: own}),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert said.stdout.strip() == expected

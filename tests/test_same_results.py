@@ -115,10 +115,17 @@ def over_time(layer: nn.Conv1d, x: Tensor) -> Tensor:
     return layer(x.transpose(1, 2)).transpose(1, 2)
 
 
+@pytest.mark.parametrize(("size", "groups"), [(3, 1), (3, WIDE), (5, 1)])
+def test_convolutions_of_many_channels_and_their_gradients(size: int, groups: int) -> None:
+    layer = nn.Conv1d(WIDE, WIDE, size, padding=size // 2, groups=groups, bias=False)
+    features = random(2, 5, WIDE)
+    inputs = (features, layer.weight)
+    assert_same(lambda: convolve(layer, features), lambda: over_time(layer, features), *inputs)
+
+
 @pytest.mark.parametrize("channels", [WIDE - 1, WIDE])
-def test_convolutions_of_many_channels(channels: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_channels_make_a_product(channels: int, monkeypatch: pytest.MonkeyPatch) -> None:
     layer, features = nn.Conv1d(channels, WIDE, 3, padding=1, bias=False), random(2, 5, channels)
-    torch.testing.assert_close(convolve(layer, features), over_time(layer, features), **ROUNDING)
     monkeypatch.setattr(F, "conv2d", None)  # a product of matrices does without
     if channels < WIDE:
         with pytest.raises(TypeError):
