@@ -117,8 +117,8 @@ def over_time(layer: nn.Conv1d, x: Tensor) -> Tensor:
 
 @pytest.mark.parametrize(("size", "groups"), [(3, 1), (3, WIDE), (5, 1)])
 def test_convolutions_of_many_channels_and_their_gradients(size: int, groups: int) -> None:
-    layer = nn.Conv1d(WIDE, WIDE, size, padding=size // 2, groups=groups, bias=False)
-    features = random(2, 5, WIDE)
+    layer = nn.Conv1d(WIDE, WIDE, size, padding=size // 2, groups=groups, bias=False).double()
+    features = random(2, 5, WIDE).double()
     inputs = (features, layer.weight)
     assert_same(lambda: convolve(layer, features), lambda: over_time(layer, features), *inputs)
 
