@@ -547,7 +547,7 @@ def test_a_comparison_of_one_generator(checkout: Path) -> None:
     write_comparison(rows, checkout / "table")
     table = (checkout / "table/generators.md").read_text().splitlines()
     own = [line for line in table if line.startswith("| CoLA")]
-    assert len(own) == 3
+    assert len(own) == 4  # by threshold, by step, labels, gains
     assert "±" not in "".join(own)
     made = {path.parent.name for path in checkout.glob("runs/*/01_generation/*/made.json")}
     assert made == {"cola"}
