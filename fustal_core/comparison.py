@@ -14,7 +14,7 @@ from typing import Any
 import pandas as pd
 
 from fustal_core import jobs
-from fustal_core.config import changed_settings, make_settings
+from fustal_core.config import make_settings
 from fustal_core.figures_generators import STEPS
 from fustal_core.locks import refuse_second_run, run_lock
 from fustal_core.metrics import AVERAGE
@@ -25,7 +25,7 @@ from fustal_core.naming import (
     supervision_name,
 )
 from fustal_core.reporting import AVERAGE_COLUMNS, MAP_COLUMNS
-from fustal_core.rundir import default_run_dir, resolve_data
+from fustal_core.rundir import changed_results, default_run_dir, resolve_data
 from fustal_core.selection import score_proposals, select
 from fustal_core.stage_settings import Method
 from fustal_core.stages import Study, open_study
@@ -41,6 +41,7 @@ COLUMNS = [
     *MAP_COLUMNS,
     *AVERAGE_COLUMNS,
     *LABEL_COLUMNS,
+    "weights",
     "source",
 ]
 
@@ -68,7 +69,8 @@ def compare_generators(
 
     Returns:
         ``COLUMNS``, one row per generator, step and seed: test mAP in percent; of the proposals that
-        are labels, their number and quality on the training videos (fractions; NaN for students).
+        are labels, their number and quality on the training videos (fractions; NaN for students);
+        ``weights``: "last", or whose weights test labels chose, the generator's or the students'.
 
     Raises:
         SettingsError: bad settings, or a run directory made with others.
@@ -100,7 +102,7 @@ def generator_rows(
     study: Study, method: Method, *, students: bool = True
 ) -> Iterator[dict[str, Any]]:
     """The rows of one generator in one study, with ``COLUMNS``; without students, the first two."""
-    changes = changed_settings(
+    changes = changed_results(
         make_settings(study.settings.data, study.settings.profile), study.settings
     )
     source = [f"profile {study.settings.profile}", f"seed {study.settings.seed}"]
@@ -119,11 +121,11 @@ def generator_rows(
         step: study.measure_labels(own)[LABEL_COLUMNS].iloc[0].to_dict()
         for step, own in zip(STEPS, labels, strict=False)
     }
-    chosen = [who for who in choices_on_test(study) if students or who == "generator"]
-    note = f" ({' and '.join(chosen)} {BEST_ON_TEST})" if chosen else ""
+    chosen = choices_on_test(study)
     for step, detections in zip(STEPS, found, strict=False):
+        its_own = [who for who in chosen if step not in quality or who == "generator"]
         yield {
-            "generator": f"{GENERATORS[method]}{note}",
+            "generator": GENERATORS[method],
             "supervision": supervision_name(method),
             "step": step,
             "data": study.data_name,
@@ -131,6 +133,7 @@ def generator_rows(
             "seed": study.settings.seed,
             **study.measure(detections),
             **quality.get(step, {}),
+            "weights": f"{' and '.join(its_own)} {BEST_ON_TEST}" if its_own else "last",
             "source": ", ".join(source),
         }
 

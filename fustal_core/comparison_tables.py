@@ -10,13 +10,23 @@ from fustal_core.figures import save_figure
 from fustal_core.figures_generators import STEPS, plot_generators
 from fustal_core.files import remove_partial_files, write_text
 from fustal_core.metrics import AVERAGE
-from fustal_core.naming import BASELINES, BEST_ON_TEST, CROSS_VIDEO, FUSTAL, GENERATORS, STUDENT
+from fustal_core.naming import BASELINES, CROSS_VIDEO, FUSTAL, STUDENT
 from fustal_core.reporting import MAP_COLUMNS
 from fustal_core.resampling import t_interval
 from fustal_core.rounding import mean_and_spread
 
-_OF_STUDENTS = rf" and students(?= {BEST_ON_TEST})| \(students {BEST_ON_TEST}\)"
-"""What a generator's name says of a choice that its own proposals owe nothing to."""
+
+def marked(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows whose generators say what test labels chose in any of their steps, for tables by step.
+
+    A generator's last row is taken to be of its last step, which owes most to such choices.
+    """
+    of_last_step = rows.groupby("generator")["weights"].transform("last")
+    return rows.assign(generator=rows["generator"] + _note(of_last_step))
+
+
+def _note(weights: pd.Series) -> pd.Series:
+    return (" (" + weights + ")").where(weights != "last", "")
 
 
 def methods_over_seeds(rows: pd.DataFrame) -> pd.DataFrame:
@@ -31,11 +41,9 @@ def methods_over_seeds(rows: pd.DataFrame) -> pd.DataFrame:
     """
     raw, _, student, distilled = STEPS
     is_raw = rows["step"] == raw
-    is_own = rows["generator"].str.startswith(CROSS_VIDEO)
-    note = rows["generator"].str.removeprefix(CROSS_VIDEO)  # of a choice on test
-    students = (rows["step"].map({student: STUDENT, distilled: FUSTAL}) + note).where(is_own)
-    generators = rows["generator"].str.replace(_OF_STUDENTS, "", regex=True)
-    named = rows.assign(method=generators.where(is_raw, students))
+    students = rows["step"].map({student: STUDENT, distilled: FUSTAL})
+    students = students.where(rows["generator"] == CROSS_VIDEO)
+    named = rows.assign(method=rows["generator"].where(is_raw, students) + _note(rows["weights"]))
     shown = pd.concat([named[is_raw], named[~is_raw].dropna(subset=["method"])])
     groups = shown.groupby(["method", "supervision"], sort=False)
     return groups[[*MAP_COLUMNS, AVERAGE]].agg(mean_and_spread).reset_index()
@@ -95,18 +103,13 @@ def baseline_gains(rows: pd.DataFrame) -> pd.DataFrame:
     """
     raw = rows[rows["step"] == STEPS[0]]
     score = raw.pivot_table(index="seed", columns="generator", values=AVERAGE)
-    names = {_plain(name): name for name in score.columns}
+    names = dict(zip(raw["generator"], marked(raw)["generator"], strict=True))
     found = [
-        [names[better], names[worse], gain_and_interval(score[names[better]] - score[names[worse]])]
+        [names[better], names[worse], gain_and_interval(score[better] - score[worse])]
         for better, worse in BASELINES.items()
         if {better, worse} <= set(names)
     ]
     return pd.DataFrame(found, columns=["generator", "baseline", "gain"])
-
-
-def _plain(name: str) -> str:
-    """A generator's name without what is said of a choice on test; one name begins like another."""
-    return max((plain for plain in GENERATORS.values() if name.startswith(plain)), key=len)
 
 
 def gain_and_interval(gains: pd.Series) -> str:
@@ -115,7 +118,7 @@ def gain_and_interval(gains: pd.Series) -> str:
     if len(gains) == 1:
         return mean
     found = t_interval(gains.to_numpy())
-    return f"{mean} ({found.low:+z.1f} to {found.high:+z.1f})"
+    return f"{mean} ({found.low:+.1f} to {found.high:+.1f})"
 
 
 def write_comparison(rows: pd.DataFrame, folder: Path) -> list[Path]:
@@ -124,14 +127,15 @@ def write_comparison(rows: pd.DataFrame, folder: Path) -> list[Path]:
     others = rows["source"].str.replace(r", seed \d+", "", regex=True).unique()
     about = f"{', '.join(rows['data'].unique())}; {'; '.join(others)}; seeds {seeds}"
     remove_partial_files(folder)
+    named = marked(rows)
     gains = "points with the same seed (in brackets 95 % by Student's t)"
     parts = {
         "mAP on the test videos, percent": methods_over_seeds(rows),
-        "average mAP (0.1:0.7) on the test videos, percent": summarise(rows).reset_index(),
+        "average mAP (0.1:0.7) on the test videos, percent": summarise(named).reset_index(),
         "F1 of the training videos' labels at tIoU 0.5, percent": summarise(
-            rows, "f1@0.5", 100
+            marked(rows[rows["f1@0.5"].notna()]), "f1@0.5", 100
         ).reset_index(),
-        f"gains of steps, {gains}": step_gains(rows).reset_index(),
+        f"gains of steps, {gains}": step_gains(named).reset_index(),
         f"gains of proposals over the baseline's, {gains}": baseline_gains(rows),
     }
     spread = "mean ± standard deviation over seeds"
@@ -142,5 +146,5 @@ def write_comparison(rows: pd.DataFrame, folder: Path) -> list[Path]:
     )
     write_text(folder / "generators.csv", rows.to_csv(index=False))
     write_text(folder / "generators.md", text)
-    figures = save_figure(plot_generators(rows), folder / "generators")
+    figures = save_figure(plot_generators(named), folder / "generators")
     return [folder / "generators.csv", folder / "generators.md", *figures]

@@ -57,14 +57,18 @@ _HOW_MUCH = ("ablation.", "analysis.")
 """Settings that say how much is tried, not how: they may change in a run directory."""
 
 
+def changed_results(old: Settings, new: Settings) -> list[str]:
+    """Lines ``name: old -> new`` of settings that differ, but for those of how much is tried."""
+    return [line for line in changed_settings(old, new) if not line.startswith(_HOW_MUCH)]
+
+
 def default_run_dir(settings: Settings) -> Path:
     """``runs/DATA-PROFILE-seedN`` in the checkout; with overrides, a short hash of them follows.
 
     What is tried beyond the default in ablation and analysis gets a directory that ends in ``-grid``.
     """
     plain = make_settings(settings.data, settings.profile, settings.seed)
-    changes = changed_settings(plain, settings)
-    others = [line for line in changes if not line.startswith(_HOW_MUCH)]
+    changes, others = changed_settings(plain, settings), changed_results(plain, settings)
     suffix = f"-{hash_of(others)[:6]}" if others else ""
     suffix += "-grid" if len(others) < len(changes) else ""
     data = "simulated" if settings.data == "simulated" else Path(settings.data).resolve().name
@@ -151,8 +155,7 @@ def with_recorded_extent(run_dir: Path, settings: Settings, asked: Iterable[str]
 def _refusal(path: Path, settings: Settings) -> str:
     """Why a directory with this ``config.json`` is not one for these settings; empty if it is."""
     try:
-        every = changed_settings(read_settings(path), settings)
-        changes = [line for line in every if not line.startswith(_HOW_MUCH)]
+        changes = changed_results(read_settings(path), settings)
     except SettingsError as error:
         return f"what {path.parent} was made with cannot be read: {error}"
     if not changes:

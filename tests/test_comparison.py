@@ -25,6 +25,7 @@ from fustal_core.comparison import (
 from fustal_core.comparison_tables import (
     baseline_gains,
     gain_and_interval,
+    marked,
     methods_over_seeds,
     step_gains,
     summarise,
@@ -35,7 +36,7 @@ from fustal_core.figures_generators import STEPS
 from fustal_core.ftcl_terms import paired_difference
 from fustal_core.locks import RunDirectoryBusyError, run_lock
 from fustal_core.metrics import detection_map
-from fustal_core.naming import FUSTAL, STUDENT
+from fustal_core.naming import FUSTAL, GENERATORS, STUDENT
 from fustal_core.quality import pseudo_label_quality
 from fustal_core.reporting import AVERAGE_COLUMNS, MAP_COLUMNS, main_results
 from fustal_core.rounding import mean_and_spread
@@ -61,10 +62,16 @@ def test_mean_and_spread_by_hand() -> None:
 
 
 def seeds_of(values: dict[tuple[str, str], list[float]], measure: str = AVERAGE) -> pd.DataFrame:
-    """Rows of generators and steps, a value a seed."""
+    """Rows of generators and steps, a value a seed, by the last weights."""
     return pd.DataFrame(
         [
-            {"generator": generator, "step": step, "seed": seed, measure: value}
+            {
+                "generator": generator,
+                "step": step,
+                "seed": seed,
+                measure: value,
+                "weights": "last",
+            }
             for (generator, step), own in values.items()
             for seed, value in enumerate(own)
         ]
@@ -125,13 +132,12 @@ def test_gains_of_steps_by_hand() -> None:
 
 
 def test_the_methods_over_seeds_by_hand() -> None:
-    """Generators, then FuSTAL's own students; what is said of a choice on test stays."""
-    own, note = "FuSTAL generator", " (generator best-on-test)"
+    """Generators, then FuSTAL's own students."""
     numbers = {
-        (own + note, "raw proposals"): [40.0, 44.0],
-        (own + note, "selected proposals"): [1.0, 1.0],
-        (own + note, "student"): [50.0, 50.0],
-        (own + note, "student + EMA"): [48.0, 50.0],
+        ("FuSTAL generator", "raw proposals"): [40.0, 44.0],
+        ("FuSTAL generator", "selected proposals"): [1.0, 1.0],
+        ("FuSTAL generator", "student"): [50.0, 50.0],
+        ("FuSTAL generator", "student + EMA"): [48.0, 50.0],
         ("HR-Pro", "raw proposals"): [60.0, 61.0],
         ("HR-Pro", "student"): [55.0, 56.0],
     }
@@ -140,29 +146,49 @@ def test_the_methods_over_seeds_by_hand() -> None:
     table = methods_over_seeds(rows)
     assert list(table) == ["method", "supervision", *MAP_COLUMNS, AVERAGE]
     assert table[["method", AVERAGE]].to_numpy().tolist() == [
-        [own + note, "42.0 ± 2.8"],
+        ["FuSTAL generator", "42.0 ± 2.8"],
         ["HR-Pro", "60.5 ± 0.7"],
-        [STUDENT + note, "50.0 ± 0.0"],
-        [FUSTAL + note, "49.0 ± 1.4"],
+        [STUDENT, "50.0 ± 0.0"],
+        [FUSTAL, "49.0 ± 1.4"],
     ]
 
 
-@pytest.mark.parametrize(
-    ("chosen", "of_proposals"),
-    [
-        ("generator best-on-test", " (generator best-on-test)"),
-        ("generator and students best-on-test", " (generator best-on-test)"),
-        ("students best-on-test", ""),
-    ],
-)
-def test_proposals_owe_nothing_to_how_students_were_chosen(chosen: str, of_proposals: str) -> None:
-    numbers = {
-        (f"FuSTAL generator ({chosen})", step): [1.0] for step in ("raw proposals", "student")
-    }
-    rows = seeds_of(numbers).assign(supervision="video")
-    rows[MAP_COLUMNS] = 0.0
-    names = [f"FuSTAL generator{of_proposals}", f"{STUDENT} ({chosen})"]
-    assert methods_over_seeds(rows)["method"].tolist() == names
+def chosen_rows() -> pd.DataFrame:
+    """The students of one generator, and another generator with its students, are chosen on test."""
+    students, both = "students best-on-test", "generator and students best-on-test"
+    names = ("FuSTAL generator", "HR-Pro")
+    rows = seeds_of({(name, step): [1.0] for name in names for step in STEPS})
+    weights = ["last"] * 2 + [students] * 2 + ["generator best-on-test"] * 2 + [both] * 2
+    return rows.assign(supervision="video", weights=weights, **dict.fromkeys(MAP_COLUMNS, 0.0))
+
+
+def test_a_method_says_what_test_labels_chose_of_it() -> None:
+    """Proposals owe nothing to how students were chosen."""
+    assert methods_over_seeds(chosen_rows())["method"].tolist() == [
+        "FuSTAL generator",
+        "HR-Pro (generator best-on-test)",
+        f"{STUDENT} (students best-on-test)",
+        f"{FUSTAL} (students best-on-test)",
+    ]
+
+
+def test_a_line_over_all_steps_says_what_test_labels_chose_in_any(tmp_path: Path) -> None:
+    names = [
+        "FuSTAL generator (students best-on-test)",
+        "HR-Pro (generator and students best-on-test)",
+    ]
+    rows = chosen_rows()
+    assert marked(rows)["generator"].unique().tolist() == names
+    assert summarise(marked(rows)).index.tolist() == names
+    plain = rows.assign(weights="last")
+    pd.testing.assert_frame_equal(marked(plain), plain)
+    labels = rows["step"].isin(STEPS[:2])
+    rows["f1@0.5"] = labels.map({True: 0.5, False: np.nan})
+    write_comparison(rows.assign(data="", source=""), tmp_path)
+    text = (tmp_path / "generators.md").read_text()
+    # In mAP by step, in gains of steps, and where another one's student is set beside them.
+    assert [text.count(name) for name in names] == [3, 2]
+    assert pd.read_csv(tmp_path / "generators.csv")["weights"].tolist() == rows["weights"].tolist()
 
 
 def test_gains_over_baselines_by_hand() -> None:
@@ -170,12 +196,16 @@ def test_gains_over_baselines_by_hand() -> None:
     numbers = {
         ("HR-Pro", "raw proposals"): [60.0, 64.0],
         ("HR-Pro", "student"): [0.0, 0.0],
-        ("HR-Pro (snippets) (generator best-on-test)", "raw proposals"): [50.0, 53.0],
+        ("HR-Pro (snippets)", "raw proposals"): [50.0, 53.0],
         ("FTCL", "raw proposals"): [1.0, 1.0],
         ("FuSTAL generator", "raw proposals"): [9.0, 9.0],
         ("CoLA", "raw proposals"): [7.0, 7.0],
     }
-    table = baseline_gains(seeds_of(numbers))
+    rows = seeds_of(numbers)
+    chosen = {"HR-Pro (snippets)": "generator best-on-test"}
+    rows["weights"] = rows["generator"].map(chosen).fillna("last")
+    rows["weights"] = rows["weights"].mask(rows["step"] == "student", "students best-on-test")
+    table = baseline_gains(rows)
     of_hr_pro = [
         "HR-Pro",
         "HR-Pro (snippets) (generator best-on-test)",
@@ -227,6 +257,7 @@ def table_of(**changes: Any) -> pd.DataFrame:
             "source": f"profile smoke, seed {seed}, student.epochs: 4 -> 2",
             AVERAGE: 10.0 * place + seed,
             "f1@0.5": 0.25 if step in STEPS[:2] else np.nan,
+            "weights": "last",
         }
         for generator in ("CoLA", "FTCL")
         for place, step in enumerate(STEPS)
@@ -333,39 +364,44 @@ def test_without_students_none_is_trained(study: Study, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "students", "names"),
+    ("changes", "of_cola", "of_ftcl"),
     [
         (
             {"student.select": "best-on-test", "student.evaluate_every": 1},
-            True,
-            ["CoLA (students best-on-test)", "FTCL (students best-on-test)"],
-        ),
-        (
-            {"student.select": "best-on-test", "student.evaluate_every": 1},
-            False,
-            ["CoLA", "FTCL"],
+            ("last", "students best-on-test"),
+            ("last", "students best-on-test"),
         ),
         (
             {"acm_net.select": "best-on-test", "acm_net.evaluate_every": 2},
-            False,
-            ["CoLA", "FTCL (generator best-on-test)"],
+            ("last", "last"),
+            ("generator best-on-test", "generator best-on-test"),
         ),
         (
-            {"generation.select": "best-on-test", "generation.evaluate_every": 2},
-            False,
-            ["CoLA (generator best-on-test)", "FTCL"],
+            {
+                "generation.select": "best-on-test",
+                "generation.evaluate_every": 2,
+                "student.select": "best-on-test",
+                "student.evaluate_every": 1,
+            },
+            ("generator best-on-test", "generator and students best-on-test"),
+            ("last", "students best-on-test"),
         ),
     ],
 )
 def test_what_was_chosen_by_test_labels_is_said_in_every_row(
-    study: Study, tmp_path: Path, changes: dict[str, Any], students: bool, names: list[str]
+    study: Study,
+    tmp_path: Path,
+    changes: dict[str, Any],
+    of_cola: tuple[str, str],
+    of_ftcl: tuple[str, str],
 ) -> None:
     settings = make_settings(profile="smoke", overrides=TINY | changes)
     chosen = Study(settings, tmp_path)
     chosen.data = study.dataset
-    for method, name in zip(("cola", "ftcl"), names, strict=True):
-        rows = list(generator_rows(chosen, method, students=students))
-        assert {row["generator"] for row in rows} == {name}
+    for method, (of_proposals, of_students) in (("cola", of_cola), ("ftcl", of_ftcl)):
+        rows = list(generator_rows(chosen, method))
+        assert [row["generator"] for row in rows] == [GENERATORS[method]] * 4
+        assert [row["weights"] for row in rows] == [of_proposals] * 2 + [of_students] * 2
 
 
 # --- the command, in a checkout of its own --------------------------------------------------------
