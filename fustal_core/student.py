@@ -153,6 +153,8 @@ class TriDet(nn.Module):
 
     @torch.no_grad()
     def _initialise(self, depthwise_std: float, rng: torch.Generator | None) -> None:
+        if self.level_scale.is_meta:  # nothing to draw there, and trying takes torch a second
+            return
         for module in self.modules():
             if isinstance(module, nn.Conv1d):
                 if module.groups > 1:
