@@ -210,7 +210,7 @@ def _in_words(interval: Interval) -> str:
         return "none (one seed)" if count == 1 else "none"
     over = interval.over.replace("seeds", f"{count} seeds")
     who = "one seed: videos alone" if count == 1 else f"over {over}"
-    return f"{_LEVEL}: {_signed(interval.low)} to {_signed(interval.high)}, {who}"
+    return f"{_LEVEL}: {interval.low:+.1f} to {interval.high:+.1f}, {who}"
 
 
 def collect(run_dir: Path, until: str = "") -> pd.DataFrame:

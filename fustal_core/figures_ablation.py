@@ -336,7 +336,7 @@ def _draw_gain(axes: Axes, place: int, row: Any, said: str) -> None:
     axes.plot(seeds, np.full(len(seeds), place + 0.22), "o", ms=4.5, **look)
     axes.plot([row.low, row.high], [place - 0.06] * 2, color=colour, linewidth=2.6)
     axes.plot(row.mean, place - 0.06, marker, color=colour, ms=8, zorder=3)
-    text = f"{row.mean:+.1f}"
+    text = f"{row.mean:+z.1f}"  # z: +0.0, not -0.0; the sign of a bound tells its side of 0
     if not np.isnan(row.low):
         text += f"  [{row.low:+.1f}, {row.high:+.1f}]"
     text = text.replace("-", "\N{MINUS SIGN}")

@@ -74,7 +74,7 @@ def _student(axes: Axes, place: int, base: float, average: float, *, last: bool)
     axes.plot([base, average], [place, place], color=colour, linewidth=1.5)
     axes.plot(average, place, "o", color=colour, ms=6)
     gain = average - base
-    text = f"{average:.1f}" if place == 0 else f"{gain:+.1f}"
+    text = f"{average:.1f}" if place == 0 else f"{gain:+z.1f}"
     axes.annotate(text, (average, place), **_side(left=gain < 0), **_BESIDE)
 
 
