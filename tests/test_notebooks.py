@@ -13,6 +13,7 @@ from pathlib import Path
 import nbformat
 import pandas as pd
 import pytest
+from cli_helpers import fustal
 
 from fustal_core import plan
 from fustal_core.claim_list import CLAIMS
@@ -29,10 +30,7 @@ STAGES = stage_names()
 
 
 def run_smoke(run_dir: Path) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "fustal_core", "run", "--profile", "smoke"]
-    return subprocess.run(
-        [*command, "--run-dir", str(run_dir)], capture_output=True, text=True, check=False
-    )
+    return fustal("run", "--profile", "smoke", "--run-dir", run_dir)
 
 
 @pytest.fixture(scope="module")
