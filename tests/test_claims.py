@@ -142,6 +142,13 @@ def test_a_warning_counts_how_often_all_seeds_gain_by_chance() -> None:
     assert claims.few_seeds(1) == claims.NOISE
 
 
+def test_a_bound_keeps_the_sign_that_decided() -> None:
+    row = claims.over_seeds(STUDY, "ema", interval(-0.6, -0.04, -0.03))
+    assert row["interval"].startswith("95 %: -0.6 to -0.0, ")
+    assert row["holds"] == "no"
+    assert row["measured here"].endswith("+0.0")
+
+
 @given(st.lists(st.floats(-9, 9), min_size=2, max_size=6))
 def test_where_a_gain_holds_its_reverse_does_not(differences: list[float]) -> None:
     values = np.array(differences)
