@@ -18,13 +18,14 @@ import numpy as np
 import pandas as pd
 
 from fustal_core.claims import CLAIM_POINTS
-from fustal_core.config import Settings, changed_settings, make_settings
+from fustal_core.config import Settings, make_settings
 from fustal_core.jobs import Job, generation, student
 from fustal_core.metrics import AVERAGE
 from fustal_core.naming import COLA, CROSS_VIDEO
 from fustal_core.rounding import mean_and_spread
+from fustal_core.rundir import changed_results
 from fustal_core.selection import score_proposals, select
-from fustal_core.simulator_settings import SIZES, SimulatorSettings
+from fustal_core.simulator_settings import STRENGTHS, SimulatorSettings
 from fustal_core.stages import Study
 
 KNOBS: dict[str, str] = {
@@ -34,11 +35,21 @@ KNOBS: dict[str, str] = {
     "border_ambiguity": "the time around an action looks like its ends: borders blur",
     "scene_strength": "the class's scene, in and out of the action: context taken for action",
     "distractor_rate": "bursts that are no action: lone proposals that selection should drop",
+    "end_strength": "beginnings and ends, which classes share, and what lies around them are stronger",
+    "end_sharing": "classes begin and end alike: ends tell less about the class",
+    "context_strength": "what a class is seen in around its actions only: proposals get too long",
+    "motion_strength": "'something moves', in actions and elsewhere: background taken for action",
+    "distractor_strength": "stronger bursts that are no action: false proposals with high scores",
+    "lookalike_share": "bursts that resemble the video's own class: false proposals of the right class",
+    "class_similarity": "classes look alike: the wrong class",
+    "noise": "noise in every snippet: runs break up",
+    "noise_correlation_s": "noise that lasts: it looks like short actions",
 }
-"""The strengths tried -> the difficulty that each makes; each belongs to an aim of the paper.
+"""Every strength of the simulator -> the difficulty that it makes.
 
-The first two are those of cross-video contrast, the next two are errors of borders, which only the
-student can mend, and the last two make the false proposals that selection is there for.
+The first six are tried by default (``analysis.difficulties``), for each belongs to an aim of the paper:
+two to that of cross-video contrast, two are errors of borders, which only the student can mend, and two
+make the false proposals that selection is there for.
 """
 FACTORS = (0.5, 2.0)
 """What the default of a strength is multiplied by."""
@@ -66,6 +77,8 @@ _SAME: dict[str, Any] = {
     "evaluation.exclude": (),
     "evaluation.ambiguous": "",
 }
+_LENGTHENED = ("epochs", "switch_epoch")
+"""Settings of a student that grow as training videos become fewer."""
 
 ALL, SELECTED, STUDENT, EMA = "all proposals", "selected proposals", "student", "student + EMA"
 MECHANISMS: dict[str, tuple[str, str, str, float]] = {
@@ -75,6 +88,8 @@ MECHANISMS: dict[str, tuple[str, str, str, float]] = {
     "EMA distillation": (EMA, STUDENT, AVERAGE, 1.0),
 }
 """Mechanism -> with it, without it, the measure, and what makes points of the measure."""
+_READ = ("mechanism", "knob", "points of", "at its lowest", DEFAULT, "at its highest", "change")
+_READ += ("helps", "hurts")
 
 
 @dataclass(frozen=True)
@@ -94,9 +109,15 @@ class Difficulty:
     reference: Study
 
 
+def chosen_knobs(settings: Settings) -> list[str]:
+    """The strengths that ``analysis.difficulties`` names, in the order of ``KNOBS``."""
+    names = settings.analysis.difficulties
+    return [knob for knob in KNOBS if knob in names or "all" in names]
+
+
 def settings_grid(
     settings: SimulatorSettings,
-    knobs: Iterable[str] = tuple(KNOBS),
+    knobs: Iterable[str],
     factors: Sequence[float] = FACTORS,
 ) -> list[tuple[str, float, dict[str, float]]]:
     """What is tried: knob, its value, and the settings by dotted name.
@@ -124,11 +145,11 @@ def settings_grid(
 
 def _strength(settings: SimulatorSettings, knob: str) -> tuple[float, float]:
     """A strength's value, and the largest that is allowed."""
-    fields = SimulatorSettings.model_fields
-    if knob not in fields or knob in SIZES:
-        known = ", ".join(name for name in fields if name not in SIZES)
+    if knob not in STRENGTHS:
+        known = ", ".join(STRENGTHS)
         raise ValueError(f"{knob!r} is no strength of the simulator; these are: {known}")
-    bounds = [float(bound.le) for bound in fields[knob].metadata if hasattr(bound, "le")]
+    metadata = SimulatorSettings.model_fields[knob].metadata
+    bounds = [float(bound.le) for bound in metadata if hasattr(bound, "le")]
     return getattr(settings, knob), min(bounds, default=np.inf)
 
 
@@ -143,20 +164,21 @@ def small_sizes(settings: Settings) -> dict[str, Any]:
         sizes[name] = min(most, getattr(getattr(settings, section), field))
     more = settings.simulation.train_videos / sizes["simulation.train_videos"]
     own = settings.student
-    epochs = {name: round(getattr(own, name) * more) for name in ("epochs", "switch_epoch")}
+    epochs = {name: round(getattr(own, name) * more) for name in _LENGTHENED}
     return sizes | _SAME | {f"student.{name}": number for name, number in epochs.items()}
 
 
 def studies(
     study: Study,
     seeds: Sequence[int],
-    knobs: Iterable[str] = tuple(KNOBS),
+    knobs: Iterable[str],
     factors: Sequence[float] = FACTORS,
 ) -> list[Difficulty]:
     """Small studies on data of each difficulty, in ``variants/difficulty-*`` of the run directory.
 
     Args:
-        study: of simulated data; one of a data folder has no strengths to turn, and gets no studies.
+        study: of simulated data. One of a data folder has no strengths to turn, nor has one whose knobs
+            are all off: they get no studies.
         seeds: of data and training, one data set each.
         knobs, factors: as in :func:`settings_grid`.
 
@@ -166,6 +188,8 @@ def studies(
     if study.settings.data != "simulated":
         return []
     grid = settings_grid(study.settings.simulation, knobs, factors)
+    if len(grid) == 1:  # the default alone has nothing to be compared with
+        return []
     small = small_sizes(study.settings)
     made: list[Difficulty] = []
     for seed in seeds:
@@ -240,9 +264,11 @@ def _measured(one: Difficulty, students: bool) -> list[dict[str, Any]]:
 
 def _source(study: Study) -> str:
     settings = study.settings
-    changes = changed_settings(make_settings(settings.data, settings.profile), settings)
-    named = [line for line in changes if not line.startswith("seed:")]
-    return ", ".join([f"profile {settings.profile}", f"seed {settings.seed}", *named])
+    changes = changed_results(make_settings(settings.data, settings.profile), settings)
+    known = {"seed", *SMALL, *_SAME, *(f"student.{name}" for name in _LENGTHENED)}
+    others = [line for line in changes if line.partition(":")[0] not in known]
+    small = "small data and trainings (difficulty.SMALL)"
+    return ", ".join([f"profile {settings.profile}", f"seed {settings.seed}", small, *others])
 
 
 def along_knobs(rows: pd.DataFrame) -> pd.DataFrame:
@@ -281,38 +307,56 @@ def gains(rows: pd.DataFrame) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)[["mechanism", *keys, "gain"]]
 
 
-def read_gains(gained: pd.DataFrame) -> pd.DataFrame:
+def read_gains(rows: pd.DataFrame) -> pd.DataFrame:
     """The gains in words: where each knob is lowest, at its default, and highest.
 
     Args:
-        gained: as from :func:`gains`.
+        rows: as from :func:`measure`.
 
     Returns:
-        A row per mechanism and knob: ``at its lowest``, ``default``, ``at its highest`` (the knob's
-        value, mean and standard deviation of the gain over seeds, in points; empty where the default
-        is the lowest or highest that was tried); ``change``, from the lowest to the highest, seed by
-        seed; and the values of the knob at which the mechanism ``helps`` or ``hurts`` by more than
-        ``CLAIM_POINTS`` with every seed.
+        A row per mechanism and knob: ``points of``, what is gained; ``at its lowest``, ``default``,
+        ``at its highest`` (the knob's value, mean and standard deviation of the gain over seeds; empty
+        where the default is the lowest or highest that was tried); ``change``, from the lowest to the
+        highest, seed by seed; the values of the knob at which the mechanism ``helps`` or ``hurts`` by
+        more than ``CLAIM_POINTS`` with every seed; ``seeds``, ``data`` and ``source``, of the default.
     """
-    rows = []
+    gained = gains(rows)
+    about = {
+        "seeds": ", ".join(map(str, sorted(rows["seed"].unique()))),
+        "data": ", ".join(rows["data"].unique()),
+        "source": ", ".join(
+            rows.loc[rows["knob"] == DEFAULT, "source"]
+            .str.replace(r", seed \d+", "", regex=True)
+            .unique()
+        ),
+    }
+    read = []
     for (mechanism, knob), own in gained.groupby(["mechanism", "knob"], sort=False):
         by_value = own.groupby("value")["gain"]
         by_seed = own.pivot_table("gain", index="seed", columns="value")
         low, usual, high = own["value"].min(), own["default"].iloc[0], own["value"].max()
         text = {value: f"{value:g}: {mean_and_spread(points, '+')}" for value, points in by_value}
-        rows.append(
+        read.append(
             {
                 "mechanism": mechanism,
                 "knob": knob,
+                "points of": unit(mechanism),
                 "at its lowest": text[low] if low < usual else "",
                 "default": text[usual],
                 "at its highest": text[high] if high > usual else "",
                 "change": mean_and_spread(by_seed[high] - by_seed[low], "+"),
                 "helps": _names(by_value.min() > CLAIM_POINTS),
                 "hurts": _names(by_value.max() < -CLAIM_POINTS),
+                **about,
             }
         )
-    return pd.DataFrame(rows)
+    return pd.DataFrame(read, columns=[*_READ, *about])
+
+
+def unit(mechanism: str) -> str:
+    """What the gain of a mechanism is points of."""
+    measure = MECHANISMS[mechanism][2]
+    return f"test mAP, {AVERAGE}" if measure == AVERAGE else "F1 of labels at tIoU 0.5"
 
 
 def _names(chosen: pd.Series) -> str:

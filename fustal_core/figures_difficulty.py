@@ -1,16 +1,18 @@
-"""The figure of easier and harder data: small multiples, a pair of panels for each knob.
+"""The figures of easier and harder data: a pair of panels for each knob, and all knobs at a glance.
 
 The visual language is that of `figures`.
 """
 
 from __future__ import annotations
 
+import re
+import textwrap
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from fustal_core.difficulty import EMA, MECHANISMS, STUDENT, along_knobs, gains
+from fustal_core.difficulty import DEFAULT, EMA, MECHANISMS, STUDENT, along_knobs, gains, unit
 from fustal_core.figures import (
     COLOURS,
     colour_of,
@@ -33,6 +35,14 @@ _GAINS = {
     "student": ("^", COLOURS["student"]),
     "EMA distillation": ("D", COLOURS["EMA"]),
 }
+_ENDS = ("turned down", "turned up")
+_PLACES: dict[str, tuple[float, dict[str, Any]]] = {
+    _ENDS[0]: (0.22, {"marker": "<", "ms": 5, "ls": "none"}),
+    DEFAULT: (0.0, {"marker": "o", "ms": 5, "ls": "none", "mfc": "none"}),
+    _ENDS[1]: (-0.22, {"marker": ">", "ms": 5, "ls": "none"}),
+}
+"""How far below the middle of a knob's row each of its values stands, and how it looks."""
+_SHORT = {AVERAGE: "mAP", "f1@0.5": "F1 of labels"}
 _SCALES = (f"test mAP,\n{AVERAGE} (%)", "gain (points)")
 _BESIDE = 0.03  # of the width, from one line to the next: equal values do not hide each other
 
@@ -68,7 +78,7 @@ def plot_difficulty(rows: pd.DataFrame) -> Figure:
             continue
         _draw_methods(pair[0], table[table["knob"] == knobs[number]])
         _draw_gains(pair[1], gained[gained["knob"] == knobs[number]])
-        pair[0].set_title(knobs[number].replace("_", " "))
+        pair[0].set_title(_title(knobs[number]))
         for axes, limit, name in zip(pair, limits, _SCALES, strict=True):
             axes.set_ylim(*limit)
             if column == 0:
@@ -78,6 +88,57 @@ def plot_difficulty(rows: pd.DataFrame) -> Figure:
         pair[0].set_xticklabels([])
     _legends(figure, grid[0, 0], grid[1, 0])
     return figure
+
+
+@styled
+def plot_turned(gained: pd.DataFrame) -> Figure:
+    """What each mechanism gains with each knob at its lowest, at its default and at its highest.
+
+    A panel for each mechanism, a row for each knob; marks are means over seeds, bars reach from the
+    lowest to the highest seed, and a line stands at no gain. A knob whose default is the
+    lowest or the highest value that was tried has two marks.
+
+    Args:
+        gained: as from `difficulty.gains`.
+    """
+    if gained.empty:
+        return nothing_to_show("no strength was turned")
+    mechanisms, knobs = (list(dict.fromkeys(gained[name])) for name in ("mechanism", "knob"))
+    figure = new_figure(height_in=1.3 + 0.36 * len(knobs))
+    panels = figure.subplots(1, len(mechanisms), sharey=True, squeeze=False)[0]
+    for axes, mechanism in zip(panels, mechanisms, strict=True):
+        own = gained[gained["mechanism"] == mechanism]
+        _draw_turned(axes, own.assign(row=own["knob"].map(knobs.index)), _GAINS[mechanism][1])
+        axes.set_title(mechanism.replace(" ", "\n"))
+        axes.set_xlabel(textwrap.fill(f"gain in {unit(mechanism)}, points", 22))
+    panels[0].set_yticks(range(len(knobs)), [_title(knob) for knob in knobs])
+    panels[0].set_ylim(len(knobs) - 0.5, -0.5)
+    handles = [panels[0].plot([], [], color="#333333", **look)[0] for _, look in _PLACES.values()]
+    figure.legend(handles, _PLACES, loc="outside lower center", ncols=len(handles))
+    return figure
+
+
+def _draw_turned(axes: Axes, own: pd.DataFrame, colour: str) -> None:
+    axes.axvline(0, color="#333333", linewidth=0.9, zorder=1)
+    for name, (beside, look) in _PLACES.items():
+        seeds = own[_place_of(own) == name].groupby("row")["gain"].agg(["mean", "min", "max"])
+        places = seeds.index + beside
+        axes.hlines(places, seeds["min"], seeds["max"], color=colour, linewidth=1.2, alpha=0.6)
+        axes.plot(seeds["mean"], places, color=colour, **look)
+    axes.grid(visible=False, axis="y")
+
+
+def _place_of(gained: pd.DataFrame) -> pd.Series:
+    """Which of `_PLACES` each row is; empty for values between."""
+    by_knob = gained.groupby("knob")["value"]
+    value, usual = gained["value"], gained["default"]
+    lowest, highest = value == by_knob.transform("min"), value == by_knob.transform("max")
+    names = np.select([value == usual, lowest, highest], [DEFAULT, *_ENDS], "")
+    return pd.Series(names, index=gained.index)
+
+
+def _title(knob: str) -> str:
+    return re.sub("_s$", " (s)", knob).replace("_", " ")
 
 
 def _limits(values: pd.Series) -> tuple[float, float]:
@@ -100,8 +161,11 @@ def _draw_gains(axes: Axes, own: pd.DataFrame) -> None:
     there = list(dict.fromkeys(own["mechanism"]))
     for number, name in enumerate(there):
         marker, colour = _GAINS[name]
-        measure = "mAP" if MECHANISMS[name][2] == AVERAGE else "F1 of labels"
-        look = {"marker": marker, "color": colour, "label": f"{name}: gain in {measure}"}
+        look = {
+            "marker": marker,
+            "color": colour,
+            "label": f"{name}: gain in {_SHORT[MECHANISMS[name][2]]}",
+        }
         chosen = own[own["mechanism"] == name]
         _draw_line(axes, chosen, "gain", number - (len(there) - 1) / 2, look)
     _mark_values(axes, own)

@@ -40,7 +40,8 @@ def methods(study: Study) -> list[Job]:
 def analysis(study: Study) -> list[Job]:
     """All methods, and small ones on easier and harder data."""
     depth = study.settings.analysis
-    tried = difficulty.studies(study, depth.difficulty_seeds)
+    knobs = difficulty.chosen_knobs(study.settings)
+    tried = difficulty.studies(study, depth.difficulty_seeds, knobs)
     harder = difficulty.jobs_of(tried, depth.difficulty_students)
     return [*methods(study), *students(study), *harder]
 

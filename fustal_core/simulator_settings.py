@@ -115,3 +115,7 @@ class SimulatorSettings(BaseModel):
                 f"got {self.num_classes}"
             )
         return self
+
+
+STRENGTHS = tuple(name for name in SimulatorSettings.model_fields if name not in SIZES)
+"""Names of the difficulties."""

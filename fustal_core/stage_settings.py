@@ -10,6 +10,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from fustal_core.simulator_settings import STRENGTHS
+
 Fraction = Annotated[float, Field(ge=0, le=1)]
 TIoU = Annotated[float, Field(gt=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -70,6 +72,15 @@ def _all_different(seeds: tuple[int, ...]) -> tuple[int, ...]:
     if len(set(seeds)) < len(seeds):
         raise ValueError("expected different seeds")
     return seeds
+
+
+def _all_strengths(names: tuple[str, ...]) -> tuple[str, ...]:
+    unknown = [name for name in names if name not in (*STRENGTHS, "all")]
+    if unknown:
+        raise ValueError(
+            f"unknown {', '.join(map(repr, unknown))}; known: all, {', '.join(STRENGTHS)}"
+        )
+    return names
 
 
 def _read_names(value: Any) -> Any:
@@ -322,6 +333,23 @@ class AnalysisSettings(FrozenSettings):
 
     term_seeds: int = Field(
         3, ge=2, description="how many seeds FTCL and its terms are trained with"
+    )
+    difficulties: Annotated[
+        tuple[str, ...],
+        Field(min_length=1),
+        BeforeValidator(_read_names),
+        AfterValidator(_all_strengths),
+    ] = Field(
+        (
+            "video_shift",
+            "instance_spread",
+            "incompleteness",
+            "border_ambiguity",
+            "scene_strength",
+            "distractor_rate",
+        ),
+        description="strengths of the simulator that are turned down and up, one at a time, "
+        "separated by commas, or all",
     )
     difficulty_seeds: Seeds = Field(
         (0, 1), description="of easier and harder data and its trainings"

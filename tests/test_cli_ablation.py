@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from cli_helpers import fustal
 
 from fustal_core.config import make_settings
+from fustal_core.difficulty import KNOBS
 from fustal_core.grid import GROUPS
 from fustal_core.rundir import claim_run_dir, default_run_dir
-
-
-def fustal(*arguments: str | Path) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "fustal_core", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
 def test_a_grid_with_workers_then_a_larger_one_without(tmp_path: Path) -> None:
@@ -57,14 +52,21 @@ def test_mistakes_of_the_command_line(
     assert not (tmp_path / "run").exists()
 
 
-def test_an_unknown_group_is_named_with_the_known_ones(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "known"), [("ablation.groups", GROUPS), ("analysis.difficulties", KNOBS)]
+)
+def test_what_cannot_be_tried_is_named_with_what_can(
+    name: str, known: dict[str, str], tmp_path: Path
+) -> None:
     result = fustal(
-        *("run", "ablation", "--profile", "smoke", "--run-dir", tmp_path / "run"),
-        *("--set", "ablation.groups=gama"),
+        *("run", "data", "--profile", "smoke", "--run-dir", tmp_path / "run"),
+        *("--set", f"{name}=gama"),
     )
     assert result.returncode == 2
-    assert "'gama'" in result.stderr
-    assert all(group in result.stderr for group in GROUPS)
+    assert name in result.stderr
+    assert "unknown 'gama'" in result.stderr
+    assert all(each in result.stderr for each in known)
+    assert not (tmp_path / "run").exists()
 
 
 def test_no_scheduler_at_the_address(tmp_path: Path) -> None:

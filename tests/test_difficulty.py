@@ -13,14 +13,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from training_helpers import TINY
 
-from fustal_core import stages
-from fustal_core.config import PROFILES, make_settings, override
+from fustal_core import plan, stages
+from fustal_core.config import PROFILES, SettingsError, make_settings, override
 from fustal_core.difficulty import (
     DEFAULT,
     KNOBS,
     SMALL,
     about_seeds,
     along_knobs,
+    chosen_knobs,
     gains,
     jobs_of,
     measure,
@@ -31,7 +32,7 @@ from fustal_core.difficulty import (
 )
 from fustal_core.metrics import AVERAGE
 from fustal_core.simulator import simulate
-from fustal_core.simulator_settings import SimulatorSettings
+from fustal_core.simulator_settings import SIZES, STRENGTHS, SimulatorSettings
 from fustal_core.stages import Study, open_study
 
 # --- what is tried --------------------------------------------------------------------------------
@@ -70,6 +71,22 @@ def test_shares_are_cut_at_one() -> None:
     # Two factors that come to the same, and one that is no change any more.
     assert grid_of("border_ambiguity", factors=(2, 3)) == [("border_ambiguity", 1.0)]
     assert grid_of("border_ambiguity", border_ambiguity=1.0) == [("border_ambiguity", 0.5)]
+
+
+def test_every_strength_has_a_knob() -> None:
+    assert sorted(KNOBS) == sorted(STRENGTHS)
+    assert set(STRENGTHS) == SimulatorSettings.model_fields.keys() - set(SIZES)
+
+
+def test_difficulties_are_chosen_by_name() -> None:
+    assert chosen_knobs(make_settings()) == list(KNOBS)[:6]
+    overrides = {"analysis.difficulties": "noise, video_shift"}
+    assert chosen_knobs(make_settings(overrides=overrides)) == ["video_shift", "noise"]
+    assert chosen_knobs(make_settings(overrides={"analysis.difficulties": "all"})) == list(KNOBS)
+    with pytest.raises(
+        SettingsError, match=r"difficulties': .*unknown 'fps', 'nois'; known: all, inc"
+    ):
+        make_settings(overrides={"analysis.difficulties": "noise, fps, nois"})
 
 
 def test_what_is_off_stays_off() -> None:
@@ -125,7 +142,7 @@ def test_every_knob_leaves_videos_and_actions_as_they_are() -> None:
         num_classes=2, train_videos=2, test_videos=2, feature_dim=8, max_video_s=30.0
     )
     usual = simulate(size, seed=3)
-    for knob, value, _ in settings_grid(size)[1:]:
+    for knob, value, _ in settings_grid(size, KNOBS)[1:]:
         turned = simulate(size.model_copy(update={knob: value}), seed=3)
         pd.testing.assert_frame_equal(turned.segments, usual.segments)
         pd.testing.assert_frame_equal(turned.videos, usual.videos)
@@ -171,13 +188,30 @@ def test_studies_of_two_seeds(study: Study) -> None:
 
 def test_a_data_folder_has_no_strengths(study: Study, tmp_path: Path) -> None:
     settings = study.settings.model_copy(update={"data": "somewhere"})
-    tried = studies(Study(settings, tmp_path), [0])
+    tried = studies(Study(settings, tmp_path), [0], ["noise"])
     assert tried == []
     assert jobs_of(tried, students=True) == []
     rows = measure(tried)
     assert rows.empty
     assert along_knobs(rows).empty
-    assert read_gains(gains(rows)).empty
+    assert list(read_gains(rows))[:3] == ["mechanism", "knob", "points of"]
+    assert read_gains(rows).empty
+
+
+def test_knobs_that_are_all_off_need_no_studies(tmp_path: Path) -> None:
+    off = TINY | {"simulation.noise": 0.0, "simulation.video_shift": 0.0}
+    study = open_study(profile="smoke", run_dir=tmp_path, overrides=off)
+    assert studies(study, [0, 1], ["noise", "video_shift"]) == []
+    assert len(studies(study, [0], ["noise", "scene_strength"])) == 3
+
+
+def test_the_chosen_knobs_are_planned(tmp_path: Path) -> None:
+    overrides = TINY | {"analysis.difficulties": "noise", "analysis.difficulty_seeds": "3"}
+    study = open_study(profile="smoke", run_dir=tmp_path, overrides=overrides)
+    names = {job.product.folder.parent.parent.name for job in plan.analysis(study)}
+    found = {name for name in names if name.startswith("difficulty")}
+    expected = {"-seed3", "-noise-0.065-seed3", "-noise-0.26-seed3"}
+    assert found == {f"difficulty{name}" for name in expected}
 
 
 def test_rows_are_what_each_study_measures_by_itself(study: Study) -> None:
@@ -190,7 +224,12 @@ def test_rows_are_what_each_study_measures_by_itself(study: Study) -> None:
     assert sorted(study.run_dir.rglob("*.parquet")) == before  # only read
     assert rows[["value", "default"]].drop_duplicates().to_numpy().tolist() == [[1.2, 0.6]]
     assert set(rows["origin"]) == {"measured"}
-    assert rows["source"].str.contains("seed 1, .*scene_strength: 0.6 -> 1.2").all()
+    (source,) = rows["source"].unique()
+    assert source == (
+        "profile smoke, seed 1, small data and trainings (difficulty.SMALL), "
+        "simulation.scene_strength: 0.6 -> 1.2, acm_net.iterations: 20 -> 4, ftcl.epochs: 2 -> 1, "
+        "hr_pro.iterations: 10 -> 4, hr_pro_instance.epochs: 2 -> 1"
+    )
     own = turned[0].study
     value, selection = rows.set_index("measured"), own.selection()
     found = {
@@ -221,6 +260,8 @@ def rows_of(*cells: tuple[str, float, float, int, float, float, float, float]) -
         names = ("CoLA", "FuSTAL generator", "all proposals", "selected proposals")
         for name, number in zip(names, numbers, strict=True):
             measure = AVERAGE if name in names[:2] else "f1@0.5"
+            source = f"profile made up, seed {seed}, {knob}"
+            about |= {"data": "made up", "source": source}
             rows.append(about | {"measured": name, AVERAGE: np.nan, "f1@0.5": np.nan})
             rows[-1][measure] = number
     return pd.DataFrame(rows)
@@ -274,13 +315,18 @@ def test_gains_by_hand() -> None:
 
 
 def test_reading_by_hand() -> None:
-    table = read_gains(gains(ROWS)).set_index(["mechanism", "knob"])
+    table = read_gains(ROWS).set_index(["mechanism", "knob"])
     row = table.loc[("cross-video contrast", "b")]
     root = 2**0.5  # standard deviation of two values that lie 2 apart
     assert row["at its lowest"] == f"1: +3.0 ± {root:.1f}"
     assert row["default"] == f"2: +3.0 ± {root:.1f}"
     assert row["at its highest"] == f"4: -1.2 ± {1.5 / root:.1f}"
     assert row["change"] == "-4.2 ± 0.4"  # -4.5 and -4
+    assert row["points of"] == "test mAP, avg 0.1:0.7"
+    assert set(table.loc["selection", "points of"]) == {"F1 of labels at tIoU 0.5"}
+    assert set(table["seeds"]) == {"0, 1"}
+    assert set(table["data"]) == {"made up"}
+    assert set(table["source"]) == {"profile made up, default"}
     assert (row["helps"], row["hurts"]) == ("1, 2", "")
     row = table.loc[("cross-video contrast", "a")]
     assert row["at its highest"] == ""  # nothing above the default was tried
@@ -294,7 +340,7 @@ def test_reading_by_hand() -> None:
 
 def test_a_single_seed_has_no_spread() -> None:
     one = ROWS[ROWS["seed"] == 0]
-    table = read_gains(gains(one)).set_index(["mechanism", "knob"])
+    table = read_gains(one).set_index(["mechanism", "knob"])
     assert table.loc[("selection", "b"), "at its lowest"] == "1: +10.0"
     assert table.loc[("cross-video contrast", "a"), "helps"] == "1"
     assert "single seed" in about_seeds(1)

@@ -14,7 +14,7 @@ from matplotlib.lines import Line2D
 
 from fustal_core.difficulty import DEFAULT, KNOBS, gains, settings_grid
 from fustal_core.figures import COLOURS, save_figure
-from fustal_core.figures_difficulty import plot_difficulty
+from fustal_core.figures_difficulty import plot_difficulty, plot_turned
 from fustal_core.metrics import AVERAGE
 from fustal_core.simulator_settings import SimulatorSettings
 
@@ -52,7 +52,7 @@ def panels(figure: Figure) -> dict[str, tuple[Axes, Axes]]:
             if other.get_subplotspec().rowspan.start == place.rowspan.start + 1
             and other.get_subplotspec().colspan == place.colspan
         )
-    return {one.get_title(loc="left").replace(" ", "_"): (one, below[one]) for one in above}
+    return {one.get_title(loc="left"): (one, below[one]) for one in above}
 
 
 def line(axes: Axes, label: str) -> Line2D:
@@ -68,9 +68,10 @@ def rings(axes: Axes) -> list[tuple[float, float]]:
 def test_lines_are_the_means_and_the_default_is_ringed() -> None:
     rows = some_rows(("video_shift", "noise"))
     drawn = panels(plot_difficulty(rows))
-    assert list(drawn) == ["video_shift", "noise"]
+    assert list(drawn) == ["video shift", "noise"]
     gained = gains(rows)
-    for knob, (above, below) in drawn.items():
+    for title, (above, below) in drawn.items():
+        knob = title.replace(" ", "_")
         own = rows[(rows["measured"] == "CoLA") & rows["knob"].isin([knob, DEFAULT])]
         usual = getattr(SimulatorSettings(), knob)
         mean = own.fillna({"value": usual}).groupby("value")[AVERAGE].mean()
@@ -102,7 +103,7 @@ def test_seeds_and_their_reach_are_drawn() -> None:
 
 def test_zero_is_in_every_panel_of_gains_and_scales_are_shared() -> None:
     drawn = panels(plot_difficulty(some_rows(tuple(KNOBS), methods=4)))
-    assert list(drawn) == list(KNOBS)
+    assert len(drawn) == len(KNOBS)
     for kind in (0, 1):
         limits = {pair[kind].get_ylim() for pair in drawn.values()}
         assert len(limits) == 1
@@ -132,6 +133,61 @@ def test_any_number_of_knobs_can_be_written(count: int, seeds: int, tmp_path: Pa
     written = save_figure(figure, tmp_path / "figure")
     again = save_figure(plot_difficulty(rows), tmp_path / "again")
     assert [path.read_bytes() for path in written] == [path.read_bytes() for path in again]
+
+
+def test_all_knobs_at_a_glance() -> None:
+    """A row for each knob: its lowest value, the default and its highest, with the seeds' reach."""
+    rows = some_rows(("video_shift", "noise", "noise_correlation_s"), seeds=3, methods=4)
+    gained = gains(rows)
+    contrast, selection, *_ = plot_turned(gained).axes
+    assert contrast.get_title(loc="left") == "cross-video\ncontrast"
+    rows_of = [text.get_text() for text in contrast.get_yticklabels()]
+    assert rows_of == ["video shift", "noise", "noise correlation (s)"]
+    (legend,) = contrast.figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == [
+        "turned down",
+        "default",
+        "turned up",
+    ]
+    for axes, mechanism, unit, colour in (
+        (contrast, "cross-video contrast", "test mAP, avg 0.1:0.7", "cross-video"),
+        (selection, "selection", "F1 of labels at tIoU 0.5", "selected"),
+    ):
+        assert axes.get_xlabel().replace("\n", " ") == f"gain in {unit}, points"
+        own = gained[gained["mechanism"] == mechanism]
+        by_value = own.groupby(["knob", "value"], sort=False)["gain"].agg(["mean", "min", "max"])
+        marks = {x.get_marker(): x for x in axes.lines if len(x.get_xdata()) == 3}
+        # From each row's highest value, drawn above, to its lowest.
+        for marker, place in ((">", 2), ("o", 1), ("<", 0)):
+            assert to_hex(marks[marker].get_color()).upper() == COLOURS[colour]
+            np.testing.assert_allclose(marks[marker].get_xdata(), by_value["mean"].iloc[place::3])
+        bars = np.concatenate([np.array(bars.get_segments()) for bars in axes.collections])
+        bars = bars[np.lexsort((-bars[:, 0, 1], bars[:, 0, 1].round()))]
+        np.testing.assert_allclose(bars[:, :, 0], by_value[["min", "max"]])
+        assert [x.get_xdata() for x in axes.lines if x.get_marker() == "None"] == [[0, 0]]
+
+
+def test_a_default_that_is_an_end_is_the_default() -> None:
+    """Shares are cut at 1, and a single factor turns a knob one way."""
+    rows = some_rows(("video_shift",))
+    gained = gains(rows[rows["value"] != 2.0])
+    axes = plot_turned(gained).axes[0]
+    marks = {x.get_marker(): len(x.get_xdata()) for x in axes.lines if len(x.get_xdata()) == 1}
+    assert gained["value"].max() == 1.0
+    assert marks == {"<": 1, "o": 1}
+
+
+@pytest.mark.parametrize("count", [1, 6, 15])
+def test_all_knobs_at_a_glance_can_be_written(count: int, tmp_path: Path) -> None:
+    gained = gains(some_rows(tuple(KNOBS)[:count], methods=4))
+    written = save_figure(plot_turned(gained), tmp_path / "figure")
+    again = save_figure(plot_turned(gained), tmp_path / "again")
+    assert [path.read_bytes() for path in written] == [path.read_bytes() for path in again]
+
+
+def test_no_gain_says_so() -> None:
+    (axes,) = plot_turned(gains(some_rows(()))).axes
+    assert axes.texts[0].get_text() == "no strength was turned"
 
 
 @pytest.mark.parametrize("knobs", [(), None])
