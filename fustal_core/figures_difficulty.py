@@ -106,11 +106,12 @@ def plot_turned(gained: pd.DataFrame) -> Figure:
     mechanisms, knobs = (list(dict.fromkeys(gained[name])) for name in ("mechanism", "knob"))
     figure = new_figure(height_in=1.3 + 0.36 * len(knobs))
     panels = figure.subplots(1, len(mechanisms), sharey=True, squeeze=False)[0]
+    characters = min(22, 64 // len(mechanisms))  # under a panel
     for axes, mechanism in zip(panels, mechanisms, strict=True):
         own = gained[gained["mechanism"] == mechanism]
         _draw_turned(axes, own.assign(row=own["knob"].map(knobs.index)), _GAINS[mechanism][1])
         axes.set_title(mechanism.replace(" ", "\n"))
-        axes.set_xlabel(textwrap.fill(f"gain in {unit(mechanism)}, points", 22))
+        axes.set_xlabel(textwrap.fill(f"gain in {unit(mechanism)}, points", characters))
     panels[0].set_yticks(range(len(knobs)), [_title(knob) for knob in knobs])
     panels[0].set_ylim(len(knobs) - 0.5, -0.5)
     handles = [panels[0].plot([], [], color="#333333", **look)[0] for _, look in _PLACES.values()]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -165,6 +166,16 @@ def test_all_knobs_at_a_glance() -> None:
         bars = bars[np.lexsort((-bars[:, 0, 1], bars[:, 0, 1].round()))]
         np.testing.assert_allclose(bars[:, :, 0], by_value[["min", "max"]])
         assert [x.get_xdata() for x in axes.lines if x.get_marker() == "None"] == [[0, 0]]
+
+
+@pytest.mark.parametrize("methods", [2, 4])
+def test_what_is_gained_fits_under_its_panel(methods: int) -> None:
+    figure = plot_turned(gains(some_rows(tuple(KNOBS)[:6], methods=methods)))
+    figure.draw_without_rendering()
+    boxes = [axes.xaxis.label.get_window_extent() for axes in figure.axes]
+    assert len(boxes) == methods
+    assert all(left.x1 < right.x0 for left, right in pairwise(boxes))
+    assert boxes[-1].x1 <= figure.bbox.x1
 
 
 def test_a_default_that_is_an_end_is_the_default() -> None:
