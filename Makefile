@@ -17,7 +17,8 @@ study: .venv/installed
 test: .venv/installed browser
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile \
+	  --no-loadscope-reorder  # else files of few tests come last, and those are the longest
 
 # Tests look at the report in a real browser; where there is none and apt-get may, it installs one.
 browser:
