@@ -10,7 +10,7 @@ from fustal_core.figures import save_figure
 from fustal_core.figures_generators import STEPS, plot_generators
 from fustal_core.files import remove_partial_files, write_text
 from fustal_core.metrics import AVERAGE
-from fustal_core.naming import BASELINES, CROSS_VIDEO, FUSTAL, STUDENT
+from fustal_core.naming import BASELINES, CROSS_VIDEO, FUSTAL, STUDENT, without_seeds
 from fustal_core.reporting import MAP_COLUMNS
 from fustal_core.resampling import t_interval
 from fustal_core.rounding import mean_and_spread
@@ -124,8 +124,8 @@ def gain_and_interval(gains: pd.Series) -> str:
 def write_comparison(rows: pd.DataFrame, folder: Path) -> list[Path]:
     """Write ``generators.csv`` (every seed), ``generators.md`` (means and gains) and the figure."""
     seeds = ", ".join(map(str, rows["seed"].unique()))
-    others = rows["source"].str.replace(r", seed \d+", "", regex=True).unique()
-    about = f"{', '.join(rows['data'].unique())}; {'; '.join(others)}; seeds {seeds}"
+    data = ", ".join(rows["data"].unique())
+    about = f"{data}; {without_seeds(rows['source'])}; seeds {seeds}"
     remove_partial_files(folder)
     named = marked(rows)
     gains = "points with the same seed (in brackets 95 % by Student's t)"

@@ -21,7 +21,7 @@ from fustal_core.claims import CLAIM_POINTS
 from fustal_core.config import Settings, make_settings
 from fustal_core.jobs import Job, generation, student
 from fustal_core.metrics import AVERAGE
-from fustal_core.naming import COLA, CROSS_VIDEO
+from fustal_core.naming import COLA, CROSS_VIDEO, without_seeds
 from fustal_core.rounding import mean_and_spread
 from fustal_core.rundir import changed_results
 from fustal_core.selection import score_proposals, select
@@ -324,11 +324,7 @@ def read_gains(rows: pd.DataFrame) -> pd.DataFrame:
     about = {
         "seeds": ", ".join(map(str, sorted(rows["seed"].unique()))),
         "data": ", ".join(rows["data"].unique()),
-        "source": ", ".join(
-            rows.loc[rows["knob"] == DEFAULT, "source"]
-            .str.replace(r", seed \d+", "", regex=True)
-            .unique()
-        ),
+        "source": without_seeds(rows.loc[rows["knob"] == DEFAULT, "source"]),
     }
     read = []
     for (mechanism, knob), own in gained.groupby(["mechanism", "knob"], sort=False):

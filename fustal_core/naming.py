@@ -9,6 +9,8 @@ from fustal_core.made_from import STARTS_FROM
 from fustal_core.stage_settings import Method
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from fustal_core.stages import Study
 
 COLA, CROSS_VIDEO, ACM_NET, FTCL = "CoLA", "FuSTAL generator", "ACM-Net", "FTCL"
@@ -105,3 +107,8 @@ def _generator_chosen_on_test(study: Study, method: Method) -> bool:
 
 def _chosen_on_test(study: Study, section: str) -> bool:
     return getattr(study.settings, section).select == BEST_ON_TEST
+
+
+def without_seeds(sources: pd.Series) -> str:
+    """What rows of several seeds are from: their sources but for the seed, each once."""
+    return "; ".join(sources.str.replace(r", seed \d+", "", regex=True).unique())
