@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from threading import Lock
@@ -34,6 +35,9 @@ _DEATHS = 6
 _ALONE = Lock()
 """Held by a worker's job: torch's random numbers and threads are those of the whole process."""
 _VISIBLE = "CUDA_VISIBLE_DEVICES"
+_SLOW_IMPORTS = ["distributed", "fustal_core.workers", "scipy.signal", "torch._dynamo"]
+"""What takes a worker some eight seconds of its processor: training imports the last, simulating the
+one before."""
 
 
 class JobError(Exception):
@@ -45,6 +49,7 @@ def local_cluster(workers: int) -> Iterator[str]:
     """Worker processes on this machine, one thread each, or a GPU each; yields the address."""
     import dask
     from distributed import Nanny, Scheduler, SpecCluster
+    from distributed.utils import get_mp_context
 
     here = {"host": "127.0.0.1"}  # workers run whatever they are sent: nobody else may send
     common = here | {"nthreads": 1, "memory_limit": 0, "silence_logs": logging.ERROR}
@@ -59,16 +64,19 @@ def local_cluster(workers: int) -> Iterator[str]:
         "distributed.nanny.pre-spawn-environ": environment,
         "distributed.worker.profile.enabled": False,  # it looks 100 times a second what is done
         "distributed.scheduler.allowed-failures": _DEATHS,
+        # All fork from one process that imported what they need. CUDA does not live through a fork.
+        "distributed.worker.multiprocessing-method": (
+            "forkserver" if sys.platform == "linux" and not gpus else "spawn"
+        ),
     }
-    with (
-        dask.config.set(own_way),
-        SpecCluster(
+    with dask.config.set(own_way):
+        get_mp_context().set_forkserver_preload(_SLOW_IMPORTS)
+        with SpecCluster(
             workers={i: {"cls": Nanny, "options": common | own} for i, own in enumerate(places)},
             scheduler={"cls": Scheduler, "options": local},
             silence_logs=logging.ERROR,
-        ) as cluster,
-    ):
-        yield cluster.scheduler_address
+        ) as cluster:
+            yield cluster.scheduler_address
 
 
 def _gpus() -> list[str]:
