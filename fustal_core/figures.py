@@ -150,13 +150,14 @@ def nothing_to_show(text: str) -> Figure:
 def save_figure(figure: Figure, path: Path | str) -> list[Path]:
     """Write `path`.png and `path`.pdf (suffixes are added), each as `write_figure` does.
 
-    Returns the two paths.
+    The figure stays laid out as the first is. Returns the two paths.
     """
     stem = Path(path)
-    written = [stem.parent / f"{stem.name}.{kind}" for kind in ("png", "pdf")]
-    for target in written:
-        write_figure(figure, target)
-    return written
+    png, pdf = (stem.parent / f"{stem.name}.{kind}" for kind in ("png", "pdf"))
+    write_figure(figure, png)
+    figure.set_layout_engine("none")
+    write_figure(figure, pdf)
+    return [png, pdf]
 
 
 def write_figure(figure: Figure, path: Path) -> None:

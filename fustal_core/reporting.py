@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -41,6 +41,10 @@ from fustal_core.rundir import default_run_dir, project_root
 from fustal_core.selection import select
 from fustal_core.stages import Study
 from fustal_core.views import readable
+
+if TYPE_CHECKING:
+    from IPython.display import Image
+    from matplotlib.figure import Figure
 
 MAIN_TABLES = ("main_results", "pseudo_label_quality", "ablation")
 MAP_COLUMNS = [f"mAP@0.{i}" for i in range(1, 8)]
@@ -253,10 +257,16 @@ def figures_dir(study: Study) -> Path | None:
     return project_root() / "figures" if is_default else None
 
 
-def keep_figure(study: Study, notebook: str, name: str, figure: Any) -> Any:
-    """Write a figure as PNG and PDF into a notebook's folder; returns it, for the cell to show."""
-    _copy(study, notebook, save_figure(figure, study.folder(notebook) / name))
-    return figure
+def keep_figure(study: Study, notebook: str, name: str, figure: Figure) -> Image:
+    """Write a figure as PNG and PDF into a notebook's folder; returns the PNG, for the cell to show.
+
+    It is shown at the figure's own size, and not drawn again.
+    """
+    from IPython.display import Image
+
+    written = save_figure(figure, study.folder(notebook) / name)
+    _copy(study, notebook, written)
+    return Image(written[0].read_bytes(), width=round(figure.bbox.width))
 
 
 def keep_table(study: Study, notebook: str, name: str, table: pd.DataFrame) -> pd.DataFrame:

@@ -339,7 +339,7 @@ class Study:
             before = STARTS_FROM.get(method)
             start = self.generation(before).model if before else None
             self.ensure(product, lambda: make_generation(self, method, product, start))
-        return Generation.read(product.folder, self.device)
+        return Generation(product.folder, self.device)
 
     def generator_settings(self, method: Method) -> GeneratorSettings:
         """What a method localises with; FTCL's are ACM-Net's, those of HR-Pro its first stage's."""
@@ -393,7 +393,7 @@ class Study:
                 product,
                 lambda: make_student(self, settings, segments, product, initial, distill),
             )
-        return Student.read(product.folder, self.device)
+        return Student(product.folder, self.device)
 
     def student_product(self, labels: LabelSource, phase: Phase) -> Product:
         """Where a student lies, or the state after its first phase, made or not."""
