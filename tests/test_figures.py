@@ -300,6 +300,18 @@ def test_saved_files_are_equal_and_nothing_is_left_over(main: pd.DataFrame, tmp_
     assert sorted(p.name for p in (tmp_path / "a").iterdir()) == ["main.v1.pdf", "main.v1.png"]
 
 
+def test_a_figure_s_files_are_laid_out_alike(main: pd.DataFrame, tmp_path: Path) -> None:
+    """As its PNG, whose dots are finer than the figure's own."""
+    figure, alone = plot_main_results(main), plot_main_results(main)
+    save_figure(figure, tmp_path / "both")
+    write_figure(alone, tmp_path / "alone.png")
+    assert (tmp_path / "both.png").read_bytes() == (tmp_path / "alone.png").read_bytes()
+    figure.set_dpi(37)
+    figure.draw_without_rendering()
+    for axes, expected in zip(figure.axes, alone.axes, strict=True):
+        np.testing.assert_array_equal(axes.get_position(), expected.get_position())
+
+
 def test_figures_leave_pyplot_and_its_settings_alone(main: pd.DataFrame) -> None:
     before = dict(plt.rcParams)
     plot_main_results(main)

@@ -10,6 +10,7 @@ import pytest
 
 from fustal_core import reporting
 from fustal_core.config import make_settings
+from fustal_core.figures import nothing_to_show
 from fustal_core.stages import Study
 
 
@@ -65,6 +66,16 @@ def test_settings_are_written_whole_and_measurements_rounded() -> None:
         "| decay  |   0.997 |    0.0 | 0.25 |       0.333 |       7 |",
         "| rate   |  20.000 |   10.7 |      |       1.000 |      12 |",
     ]
+
+
+def test_a_kept_figure_is_shown_from_its_file(tmp_path: Path) -> None:
+    study = Study(make_settings(profile="smoke"), tmp_path)
+    figure = nothing_to_show("for want of numbers")
+    shown = reporting.keep_figure(study, "05_analysis", "empty", figure)
+    written = {path.name: path.read_bytes() for path in (tmp_path / "05_analysis").iterdir()}
+    assert sorted(written) == ["empty.pdf", "empty.png"]
+    assert shown.data == written["empty.png"]
+    assert shown.width == figure.get_figwidth() * figure.dpi
 
 
 def test_a_table_for_people_says_which_run_it_is_from(tmp_path: Path) -> None:
