@@ -11,12 +11,11 @@ from typing import Any
 import pandas as pd
 
 from fustal_core.annotations import Report
-from fustal_core.data import fingerprint_of
 from fustal_core.description import STREAMS
 from fustal_core.feature_files import SourceFiles
 from fustal_core.points import warn_of_shared_snippets
 from fustal_core.progress import Progress
-from fustal_core.reading import Read, look_at, stored_type
+from fustal_core.reading import Read, fingerprint_of, look_at, stored_type
 from fustal_core.splits import SUBSETS
 from fustal_core.stage_settings import FeatureSettings
 from fustal_core.survey import Survey, survey_folder

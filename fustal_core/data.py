@@ -7,22 +7,29 @@ are for measuring, and for the fully supervised ceiling.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from hashlib import sha256
 from pathlib import Path
 
 import pandas as pd
 import torch
 
 from fustal_core.annotations import DataError, Report
+from fustal_core.feature_files import SourceFiles
 from fustal_core.features import FeatureStore
 from fustal_core.points import points_frame
 from fustal_core.progress import Progress
-from fustal_core.reading import Read, num_bytes, read_to_cache, read_to_memory, stored_type
+from fustal_core.reading import (
+    Read,
+    fingerprint_of,
+    num_bytes,
+    offsets_of,
+    read_to_cache,
+    read_to_memory,
+    stored_type,
+)
 from fustal_core.splits import SUBSETS
 from fustal_core.stage_settings import FeatureSettings
-from fustal_core.survey import Survey, survey_folder
+from fustal_core.survey import survey_folder
 
 __all__ = ["DataError", "Dataset", "FeatureStore", "load_dataset"]
 
@@ -103,9 +110,8 @@ def load_dataset(
     if survey is None:
         report.raise_problems()
     room = settings.memory_gb * 1e9 if cache is not None else float("inf")
-    for files in survey.sources:
-        if not files.arrays:
-            continue
+    sources = [files for files in survey.sources if files.arrays]
+    for files in sources:
         dtype = stored_type(files, settings.dtype)
         needed = num_bytes(files, dtype)
         if needed <= room:
@@ -114,14 +120,15 @@ def load_dataset(
         else:
             reads.append(read_to_cache(files, dtype, cache, report, progress))
     report.raise_problems()
+    stores = list(map(_store, sources, reads))
     return Dataset(
         name=survey.description.name,
         origin=survey.description.origin,
         classes=survey.classes,
         videos=survey.videos[["subset", "duration_s"]],
         segments=survey.segments,
-        generator_features=reads[0].store,
-        student_features=reads[-1].store,
+        generator_features=stores[0],
+        student_features=stores[-1],
         fingerprint=fingerprint_of(survey, reads),
         points=survey.points,
         found=tuple(report.found),
@@ -129,7 +136,6 @@ def load_dataset(
     )
 
 
-def fingerprint_of(survey: Survey, reads: Sequence[Read]) -> str:
-    """sha256, hexadecimal, of description, annotations and features."""
-    parts = [survey.digest, *(read.fingerprint for read in reads)]
-    return sha256("\n".join(parts).encode()).hexdigest()
+def _store(files: SourceFiles, read: Read) -> FeatureStore:
+    clock = files.source.stride_frames, files.source.window_frames, files.fps
+    return FeatureStore(torch.from_numpy(read.values), offsets_of(files), *clock, read.mapping)

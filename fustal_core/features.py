@@ -6,14 +6,14 @@ Time: snippet ``i`` of stride ``s`` and window ``w`` frames at ``f`` frames a se
 
 from __future__ import annotations
 
-import mmap
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from fustal_core.mapped_file import READ_AROUND, MappedFile
 
 
 def to_device(x: Tensor, device: torch.device | str) -> Tensor:
@@ -47,38 +47,6 @@ def uniform_indices(length: int, count: int) -> Tensor:
     if length <= count:
         return torch.arange(length)
     return torch.arange(count) * length // count
-
-
-PAGES_KEPT = 64 * 2**20
-"""Bytes that may be taken from a mapped file before its pages are given back."""
-
-READ_AROUND = 64 * 2**10
-"""The system maps so many bytes around each place that is read."""
-
-
-@dataclass
-class MappedFile:
-    """A file mapped into memory, whose pages are given back now and then.
-
-    Pages that were touched count as this process's memory until then; afterwards they stay in the
-    system's cache for as long as nobody needs the room.
-    """
-
-    buffer: mmap.mmap
-    taken: int = 0
-
-    @classmethod
-    def of_file(cls, path: Path) -> MappedFile:
-        """Map a file; what is written to the memory does not reach it."""
-        with path.open("rb") as file:
-            return cls(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY))
-
-    def take(self, count: int) -> None:
-        """Note that ``count`` bytes were copied from the mapping."""
-        self.taken += count
-        if self.taken > PAGES_KEPT and hasattr(mmap, "MADV_DONTNEED"):  # not on Windows
-            self.buffer.madvise(mmap.MADV_DONTNEED)
-            self.taken = 0
 
 
 @dataclass(frozen=True)

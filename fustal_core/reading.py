@@ -11,7 +11,7 @@ import json
 import math
 import os
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from hashlib import sha256
@@ -19,14 +19,14 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
-import torch
 from filelock import FileLock
 
 from fustal_core.annotations import Report
 from fustal_core.feature_files import FeatureFile, SourceFiles
-from fustal_core.features import FeatureStore, MappedFile
 from fustal_core.files import atomic_path, write_json
+from fustal_core.mapped_file import MappedFile
 from fustal_core.progress import Progress
+from fustal_core.survey import Survey
 
 THREADS = min(4, os.cpu_count() or 1)
 
@@ -145,14 +145,16 @@ def _visit(
 class Read:
     """A source that was read.
 
-    store: ``None`` if it was only looked at.
     fingerprint: of videos, shapes, type and values.
     statistics: one per stream, empty if they were not asked for.
+    values: (sum of T, D), the videos one below the other; ``None`` if they were only looked at.
+    mapping: the file behind the values, if they are mapped.
     """
 
-    store: FeatureStore | None
     fingerprint: str
-    statistics: tuple[Statistics, ...]
+    statistics: tuple[Statistics, ...] = ()
+    values: np.ndarray | None = None
+    mapping: MappedFile | None = None
 
 
 def stored_type(files: SourceFiles, dtype: str) -> np.dtype:
@@ -168,7 +170,8 @@ def num_bytes(files: SourceFiles, dtype: np.dtype) -> int:
     return files.num_snippets * files.dim * dtype.itemsize
 
 
-def _offsets(files: SourceFiles) -> Offsets:
+def offsets_of(files: SourceFiles) -> Offsets:
+    """Where each video's rows are when all stand one below the other."""
     lengths = [len(arrays[0]) for arrays in files.arrays.values()]
     starts = np.cumsum([0, *lengths[:-1]]).tolist()
     return dict(zip(files.arrays, zip(starts, lengths, strict=True), strict=True))
@@ -188,7 +191,7 @@ def look_at(files: SourceFiles, dtype: np.dtype, report: Report, progress: Progr
     sound = [v.statistics for v in visits.values() if not v.bad_snip]
     streams = zip(*sound, strict=True)
     statistics = tuple(sum(parts, Statistics()) for parts in streams)
-    return Read(None, _fingerprint(files, dtype, _checksums(visits)), statistics)
+    return Read(_fingerprint(files, dtype, _checksums(visits)), statistics)
 
 
 def _look_at_unused(files: SourceFiles, report: Report) -> None:
@@ -209,14 +212,13 @@ def read_to_memory(
     files: SourceFiles, dtype: np.dtype, report: Report, progress: Progress | None
 ) -> Read:
     """Read a source into one array; unsound values are reported."""
-    array = np.empty((files.num_snippets, files.dim), dtype)
+    values = np.empty((files.num_snippets, files.dim), dtype)
 
     def visit(video: str, first: int, count: int) -> _Visit:
-        return _visit(files.arrays[video], array[first : first + count], False)
+        return _visit(files.arrays[video], values[first : first + count], False)
 
     visits = _visit_all(files, visit, report, progress)
-    store = _store(files, torch.from_numpy(array), None)
-    return Read(store, _fingerprint(files, dtype, _checksums(visits)), ())
+    return Read(_fingerprint(files, dtype, _checksums(visits)), values=values)
 
 
 def read_to_cache(
@@ -232,11 +234,11 @@ def read_to_cache(
     with FileLock(cache / f".{files.key}.lock"):  # whoever comes second finds it written
         checksums = _fill_cache(path, files, dtype, report, progress)
     if checksums is None:
-        return Read(None, "", ())
+        return Read("")
     mapping = MappedFile.of_file(path)
     shape = (files.num_snippets, files.dim)
-    array = torch.from_numpy(np.frombuffer(mapping.buffer, dtype).reshape(shape))
-    return Read(_store(files, array, mapping), _fingerprint(files, dtype, checksums), ())
+    values = np.frombuffer(mapping.buffer, dtype).reshape(shape)
+    return Read(_fingerprint(files, dtype, checksums), values=values, mapping=mapping)
 
 
 def _fill_cache(
@@ -297,7 +299,7 @@ def _visit_all(
     """Visit every video with a few threads: copying, checksums and sums leave Python alone."""
     visits = {}
     with ThreadPoolExecutor(THREADS) as pool:
-        offsets = _offsets(files).items()
+        offsets = offsets_of(files).items()
         jobs = pool.map(lambda item: visit(item[0], *item[1]), offsets)
         for video, result in zip(files.arrays, jobs, strict=True):
             visits[video] = result
@@ -313,6 +315,12 @@ def _visit_all(
 
 def _checksums(visits: dict[str, _Visit]) -> dict[str, int]:
     return {video: visit.checksum for video, visit in visits.items()}
+
+
+def fingerprint_of(survey: Survey, reads: Sequence[Read]) -> str:
+    """sha256, hexadecimal, of description, annotations and features."""
+    parts = [survey.digest, *(read.fingerprint for read in reads)]
+    return sha256("\n".join(parts).encode()).hexdigest()
 
 
 def _fingerprint(files: SourceFiles, dtype: np.dtype, checksums: dict[str, int]) -> str:
@@ -336,10 +344,3 @@ def _stamp(files: SourceFiles, dtype: np.dtype) -> str:
             else:
                 digest.update(checksum(np.ascontiguousarray(array)).to_bytes(4))
     return digest.hexdigest()[:16]
-
-
-def _store(files: SourceFiles, array: torch.Tensor, mapping: MappedFile | None) -> FeatureStore:
-    source = files.source
-    return FeatureStore(
-        array, _offsets(files), source.stride_frames, source.window_frames, files.fps, mapping
-    )
