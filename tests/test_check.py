@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +33,19 @@ def test_a_sound_folder(tmp_path: Path, layout: str) -> None:
     assert "no problem, 0 warnings" in answer.stdout
     if layout in ("cola", "fustal"):
         assert "features (flow)" in answer.stdout
+
+
+def test_nobody_waits_for_torch(tmp_path: Path) -> None:
+    """Its import takes longer than the check of a small folder."""
+    LayoutFolder(tmp_path, "own")
+    program = f"""
+import sys
+from pathlib import Path
+from fustal_core.check import check_folder
+assert check_folder(Path({str(tmp_path)!r})).is_sound
+assert "torch" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)
 
 
 def test_problems_are_grouped_with_counts(tmp_path: Path) -> None:
