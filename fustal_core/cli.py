@@ -104,7 +104,6 @@ def run(
         overrides["trust_pickle"] = True
     make_settings(data, profile, seed, overrides)  # refuse mistakes before the slow imports
 
-    from fustal_core.grid import cells
     from fustal_core.jobs import offered, worker_count
     from fustal_core.pipeline import NotebookError, choose_stages, run_notebooks, to_stderr
     from fustal_core.rundir import (
@@ -121,7 +120,6 @@ def run(
     folder = run_dir or default_run_dir(settings)
     if not force:
         settings = with_recorded_extent(folder, settings, overrides)
-    cells(settings, settings.ablation.groups)  # unknown groups are refused
     try:
         with resumable():
             refuse_second_run(folder)  # at once, before the data is read

@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from fustal_core.config import Settings, SettingsError, override
+from fustal_core.config import Settings, override
+from fustal_core.stage_settings import GROUPS, refuse_unknown
 from fustal_core.stages import LabelSource
 
 Measured = Literal["generator", "selected proposals", "student", "student + EMA"]
@@ -53,24 +54,6 @@ _STAGES: dict[str, tuple[Measured, LabelSource]] = {
     "S+T+D": ("student + EMA", "selected"),
 }
 
-GROUPS: dict[str, str] = {
-    "stages": "every stage on and off",
-    "gamma": "threshold of the IoU score, selection.iou_threshold",
-    "eta": "threshold of the confidence, selection.confidence_threshold",
-    "contrast weight": "weight of the cross-video term, generation.cross_video_weight",
-    "pairs": "pairs of a batch in the cross-video term, generation.cross_video_pairs",
-    "EMA decay": "student.ema_decay",
-    "switch epoch": "epoch from which EMA labels take over, student.switch_epoch",
-    "EMA threshold": "threshold of EMA labels, student.ema_label_threshold",
-    "legacy + 1": "lengths in the generator's NMS as end - start + 1, generation.legacy_plus_one",
-    "IoU-score overlap": "proposals that count in the IoU score, selection.overlap",
-    "IoU-score reduction": "sum of the tIoUs, or mean of the three largest, selection.reduce",
-    "fallback": "videos in which nothing is selected, selection.fallback",
-    "k of the video loss": "student.mil_k",
-    "checkpoint": "the last weights, or the best on test (generation.select, student.select)",
-}
-"""Groups of cells, and what each varies."""
-
 _SWEEPS: dict[str, tuple[str, tuple[float, ...], Measured]] = {
     "gamma": ("selection.iou_threshold", (0.0, 0.1, 0.2, 0.4, 0.8), "student"),
     "eta": ("selection.confidence_threshold", (0.2, 0.3, 0.4, 0.5, 0.6), "student"),
@@ -98,14 +81,9 @@ def cells(settings: Settings, groups: Sequence[str]) -> list[Cell]:
         groups: of ``GROUPS``; "all" for all.
 
     Raises:
-        SettingsError: unknown groups, with the known ones.
+        ValueError: unknown groups, with the known ones.
     """
-    unknown = [group for group in groups if group not in (*GROUPS, "all")]
-    if unknown:
-        raise SettingsError(
-            f"ablation.groups: unknown {', '.join(map(repr, unknown))}; known: all, "
-            f"{', '.join(GROUPS)}"
-        )
+    refuse_unknown(groups, GROUPS)
     wanted = [group for group in GROUPS if group in groups or "all" in groups]
     return [cell for group in wanted for cell in _cells_of(settings, group)]
 

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Collection
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
@@ -74,13 +75,23 @@ def _all_different(seeds: tuple[int, ...]) -> tuple[int, ...]:
     return seeds
 
 
-def _all_strengths(names: tuple[str, ...]) -> tuple[str, ...]:
-    unknown = [name for name in names if name not in (*STRENGTHS, "all")]
+def refuse_unknown(names: Collection[str], known: Collection[str]) -> None:
+    """Check names of which "all" stands for all.
+
+    Raises:
+        ValueError: unknown names, with the known ones.
+    """
+    unknown = [name for name in names if name not in (*known, "all")]
     if unknown:
-        raise ValueError(
-            f"unknown {', '.join(map(repr, unknown))}; known: all, {', '.join(STRENGTHS)}"
-        )
-    return names
+        raise ValueError(f"unknown {', '.join(map(repr, unknown))}; known: all, {', '.join(known)}")
+
+
+def _only(known: Collection[str]) -> AfterValidator:
+    def checked(names: tuple[str, ...]) -> tuple[str, ...]:
+        refuse_unknown(names, known)
+        return names
+
+    return AfterValidator(checked)
 
 
 def _read_names(value: Any) -> Any:
@@ -316,12 +327,31 @@ class EvaluationSettings(FrozenSettings):
     )
 
 
+GROUPS: dict[str, str] = {
+    "stages": "every stage on and off",
+    "gamma": "threshold of the IoU score, selection.iou_threshold",
+    "eta": "threshold of the confidence, selection.confidence_threshold",
+    "contrast weight": "weight of the cross-video term, generation.cross_video_weight",
+    "pairs": "pairs of a batch in the cross-video term, generation.cross_video_pairs",
+    "EMA decay": "student.ema_decay",
+    "switch epoch": "epoch from which EMA labels take over, student.switch_epoch",
+    "EMA threshold": "threshold of EMA labels, student.ema_label_threshold",
+    "legacy + 1": "lengths in the generator's NMS as end - start + 1, generation.legacy_plus_one",
+    "IoU-score overlap": "proposals that count in the IoU score, selection.overlap",
+    "IoU-score reduction": "sum of the tIoUs, or mean of the three largest, selection.reduce",
+    "fallback": "videos in which nothing is selected, selection.fallback",
+    "k of the video loss": "student.mil_k",
+    "checkpoint": "the last weights, or the best on test (generation.select, student.select)",
+}
+"""Groups of the ablation's cells (see grid.py), and what each varies."""
+
+
 class AblationSettings(FrozenSettings):
     """What of the grid of settings is tried, with which seeds."""
 
-    groups: Annotated[tuple[str, ...], Field(min_length=1), BeforeValidator(_read_names)] = Field(
-        ("stages",), description="groups of cells, separated by commas (see grid.py), or all"
-    )
+    groups: Annotated[
+        tuple[str, ...], Field(min_length=1), BeforeValidator(_read_names), _only(GROUPS)
+    ] = Field(("stages",), description="groups of cells, separated by commas (see grid.py), or all")
     seeds: Seeds = Field(
         (0, 1, 2), description="FIRST:END, the end left out, or a list as in 0,3,4"
     )
@@ -338,7 +368,7 @@ class AnalysisSettings(FrozenSettings):
         tuple[str, ...],
         Field(min_length=1),
         BeforeValidator(_read_names),
-        AfterValidator(_all_strengths),
+        _only(STRENGTHS),
     ] = Field(
         (
             "video_shift",
