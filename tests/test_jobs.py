@@ -453,25 +453,6 @@ from fustal_core.stages import open_study
 study = open_study(profile="smoke", run_dir=sys.argv[1], overrides=SETTINGS)
 jobs.make([jobs.generation(study, method) for method in ("cola", "cross-video")], workers=2)
 """
-
-
-def how_it_began() -> tuple[int, set[str], set[str]]:
-    """Of a worker: its parent, what it has imported, what the environment of its beginning named."""
-    named = Path("/proc/self/environ").read_text().split("\0")
-    return os.getppid(), set(sys.modules), {line.split("=")[0] for line in named}
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere workers are not forked")
-def test_workers_fork_from_one_process_that_has_the_slow_imports(cluster: str) -> None:
-    with Client(cluster) as client:
-        before_any_job = client.run(how_it_began).values()
-    parents, modules, named = zip(*before_any_job, strict=True)
-    assert len(parents) == 2
-    assert len(set(parents) - {os.getpid()}) == 1
-    assert set.intersection(*modules) >= {"torch._dynamo", "scipy.signal", "fustal_core.making"}
-    assert set.intersection(*named) >= {"MALLOC_TRIM_THRESHOLD_", "THP_MEM_ALLOC_ENABLE"}
-
-
 ENDLESS = LONG | {"generation.iterations": 100_000}
 
 
@@ -488,6 +469,24 @@ def test_workers_end_with_who_started_them(tmp_path: Path) -> None:
     for folder in folders:
         with making_lock(folder, patience_s=30):
             pass
+
+
+def how_it_began() -> tuple[int, set[str], set[str]]:
+    """Of a worker: its parent, what it has imported, what the environment of its beginning named."""
+    named = Path("/proc/self/environ").read_text().split("\0")
+    return os.getppid(), set(sys.modules), {line.split("=")[0] for line in named}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere workers are not forked")
+def test_workers_fork_from_one_process_that_has_the_slow_imports() -> None:
+    """Of a cluster of its own: that of the other tests has what their jobs imported."""
+    with jobs.local_cluster(2) as address, Client(address) as client:
+        before_any_job = client.run(how_it_began).values()
+    parents, modules, named = zip(*before_any_job, strict=True)
+    assert len(parents) == 2
+    assert len(set(parents) - {os.getpid()}) == 1
+    assert set.intersection(*modules) >= {"torch._dynamo", "scipy.signal", "fustal_core.making"}
+    assert set.intersection(*named) >= {"MALLOC_TRIM_THRESHOLD_", "THP_MEM_ALLOC_ENABLE"}
 
 
 @pytest.mark.filterwarnings("ignore")  # of distributed, that its worker died
