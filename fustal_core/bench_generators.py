@@ -33,7 +33,7 @@ from fustal_core.reference_alignment import cosine_by_pairs, fsd_by_loops, lcs_b
 from fustal_core.reference_hrpro import expand_points_by_loops
 from fustal_core.reference_losses import PlainGenerator, generator_loss_by_loops
 from fustal_core.reference_roi import roi_pool_by_loops
-from fustal_core.stage_settings import GenerationSettings, HRProSettings
+from fustal_core.stage_settings import GenerationSettings
 
 
 def generator_step_case(inputs: Inputs) -> Case:
@@ -165,7 +165,7 @@ def expansion_case(inputs: Inputs) -> Case:
     return Case(
         part="seeds from points",
         size=f"{count} snippets, {sizes.points} points",
-        ours=lambda: expand_points(*tensors, HRProSettings()),
+        ours=lambda: expand_points(*tensors),
         reference=lambda: expand_points_by_loops(background, points),
         limited_by="memory",
         reads=(background, points),

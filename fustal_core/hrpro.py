@@ -12,6 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -151,7 +152,12 @@ def class_sums(embeddings: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     return labels.T @ embeddings, labels.sum(0)
 
 
-def expand_points(background: Tensor, points: Tensor, settings: HRProSettings) -> Seeds:
+def expand_points(
+    background: Tensor | np.ndarray,
+    points: Tensor | np.ndarray,
+    action_threshold: float = 0.1,
+    background_threshold: float = 0.95,
+) -> Seeds:
     """Seeds of a video: what its points and the network's background score make of the snippets.
 
     Background, in each gap that the points leave, with H the snippets where b is high enough: all
@@ -166,22 +172,23 @@ def expand_points(background: Tensor, points: Tensor, settings: HRProSettings) -
     Args:
         background: b, (T,), in [0, 1]; no gradient passes.
         points: (T, C), 1 where a point of the class lies, else 0; points may share a snippet.
-        settings: the row spreads while b <= ``action_threshold``; high enough is b >=
-            ``background_threshold``.
+        action_threshold: the row spreads while b <= this.
+        background_threshold: high enough is b >= this.
 
     Returns:
         Tensors of the points' dtype.
 
     Raises:
-        ValueError: tensors of other shapes.
+        ValueError: arrays of other shapes.
     """
-    b = background.detach()
+    b = torch.as_tensor(background).detach()
+    points = torch.as_tensor(points, device=b.device)
     if b.ndim != 1 or points.ndim != 2 or len(b) != len(points):
         found = f"{tuple(b.shape)} and {tuple(points.shape)}"
         raise ValueError(f"expected background (T,) and points (T, C), got {found}")
     is_point = (points != 0).any(1)
-    is_background = _background_seeds(b, is_point, settings.background_threshold)
-    fails = ~is_point & (is_background | ~(b <= settings.action_threshold))
+    is_background = _background_seeds(b, is_point, background_threshold)
+    fails = ~is_point & (is_background | ~(b <= action_threshold))
     last_point, last_fail = _latest(is_point), _latest(fails)
     next_point, next_fail = _next(is_point), _next(fails)
     from_later = next_point < next_fail

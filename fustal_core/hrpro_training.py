@@ -59,7 +59,12 @@ def snippet_task(
         labels = to_device(points.multi_hot(video), device)
         with seeded(_draw_seed(rng), device):
             output = model(to_device(store[video][None], device))
-        seeds = expand_points(output.background[0], labels, settings)
+        seeds = expand_points(
+            output.background[0],
+            labels,
+            settings.action_threshold,
+            settings.background_threshold,
+        )
         found = snippet_loss(output, labels, seeds, model.prototypes, settings)
         model.update_prototypes(output.embeddings[0], seeds.action)
         return torch.stack([getattr(found, part) for part in SNIPPET_PARTS])
@@ -195,7 +200,12 @@ def instance_examples(
     examples = []
     for video in points.videos:
         background = snippet.eval()(points.features[video][None].to(device)).background[0]
-        seeds = expand_points(background, points.multi_hot(video).to(device), settings)
+        seeds = expand_points(
+            background,
+            points.multi_hot(video).to(device),
+            settings.action_threshold,
+            settings.background_threshold,
+        )
         step_s = points.features.seconds_per_snippet(video)
         own, best = (_snippet_units(rows.get(video), step_s) for rows in (by_video, reliable))
         spans = negative_proposals(seeds.background.cpu().numpy() > 0, len(own) // 2, rng)

@@ -79,8 +79,10 @@ def _growth(study: Study, model: HRProDetector, video: str) -> PointGrowth:
 
 
 def _seeds(study: Study, video: str, background: Tensor) -> Seeds:
+    settings = study.settings.hr_pro
     points = study.points.multi_hot(video).to(background.device)
-    return expand_points(background, points, study.settings.hr_pro)
+    thresholds = settings.action_threshold, settings.background_threshold
+    return expand_points(background, points, *thresholds)
 
 
 def seed_history(study: Study) -> SeedHistory:

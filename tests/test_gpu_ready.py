@@ -140,7 +140,7 @@ def test_on_a_device_that_is_no_cpu_hr_pro_reads_nothing() -> None:
         model = HRPro(16, 3, how)
         points = torch.empty(40, 3)
         output = model(torch.empty(1, 40, 16))
-        seeds = expand_points(output.background[0], points, how)
+        seeds = expand_points(output.background[0], points)
         loss = snippet_loss(output, points, seeds, model.prototypes, how)
         model.update_prototypes(output.embeddings[0], seeds.action)
     loss.total.backward()

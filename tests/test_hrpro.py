@@ -370,14 +370,11 @@ def test_class_sums_by_hand() -> None:
 # --- seeds ----------------------------------------------------------------------------------------
 
 
-HOW = HRProSettings()
-
-
 def grown(b: list[float], points: str) -> tuple[str, str]:
     """Seeds of a video as text: a letter for each class, ``-`` for background, ``.`` for neither."""
     classes = sorted(set(points) - {"."}) or ["a"]
     rows = torch.tensor([[float(mark == c) for c in classes] for mark in points])
-    seeds = expand_points(torch.tensor(b), rows, HOW)
+    seeds = expand_points(torch.tensor(b), rows)
     action = ["".join(c for c, y in zip(classes, row, strict=True) if y) for row in seeds.action]
     assert set(seeds.background.tolist()) <= {0.0, 1.0}
     pairs = zip(action, seeds.background.bool().tolist(), strict=True)
@@ -450,28 +447,26 @@ def test_seeds_by_hand(b: list[float], points: str, expected: str) -> None:
 
 def test_points_that_share_a_snippet_spread_together() -> None:
     points = torch.tensor([[0, 0, 0], [1, 0, 1], [0, 0, 0], [0, 0, 0]])
-    action, background = expand_points(torch.tensor([0.5, 0.5, 0.02, 0.5]), points, HOW)
+    action, background = expand_points(torch.tensor([0.5, 0.5, 0.02, 0.5]), points)
     assert action.tolist() == [[0, 0, 0], [1, 0, 1], [1, 0, 1], [0, 0, 0]]
     assert background.tolist() == [1, 0, 0, 1]
 
 
-def test_thresholds_are_settings() -> None:
+def test_thresholds_are_arguments() -> None:
     b, points = torch.tensor([0.2, 0.7, 0.6, 0.4, 0.1, 0.8]), torch.eye(6)[3:4].T
-    wider = HRProSettings(action_threshold=0.65)
-    both = HRProSettings(action_threshold=0.65, background_threshold=0.6)
-    default, own = expand_points(b, points, HOW), expand_points(b, points, both)
+    default, own = expand_points(b, points), expand_points(b, points, 0.65, 0.6)
     assert default.action[:, 0].tolist() == [0, 0, 0, 1, 1, 0]
     assert default.background.tolist() == [1, 1, 0, 0, 0, 1]
     assert own.action[:, 0].tolist() == [0, 0, 0, 1, 1, 0]
     assert own.background.tolist() == [1, 1, 1, 0, 0, 1]
-    assert expand_points(b, points, wider).action[:, 0].tolist() == [0, 0, 1, 1, 1, 0]
+    assert expand_points(b, points, 0.65).action[:, 0].tolist() == [0, 0, 1, 1, 1, 0]
 
 
-@pytest.mark.parametrize("dtype", [torch.bool, torch.int64, torch.float32, torch.float64])
-def test_seeds_have_the_points_type(dtype: torch.dtype) -> None:
-    points = torch.tensor([[0, 0], [0, 1], [0, 0], [0, 0]], dtype=dtype)
-    seeds = expand_points(torch.tensor([0.99, 0.5, 0.05, 0.7]), points, HOW)
-    assert seeds.action.dtype == seeds.background.dtype == dtype
+@pytest.mark.parametrize("dtype", [np.bool_, np.int64, np.float32, np.float64])
+def test_arrays_come_back_as_tensors_of_the_points_type(dtype: type) -> None:
+    points = np.array([[0, 0], [0, 1], [0, 0], [0, 0]], dtype=dtype)
+    seeds = expand_points(np.array([0.99, 0.5, 0.05, 0.7]), points)
+    assert seeds.action.dtype == seeds.background.dtype == torch.as_tensor(points).dtype
     assert seeds.action.int().tolist() == [[0, 0], [0, 1], [0, 1], [0, 0]]
     assert seeds.background.int().tolist() == [1, 0, 0, 1]
 
@@ -480,18 +475,18 @@ def test_seeds_carry_no_gradient_and_leave_the_points_alone() -> None:
     b = torch.tensor([0.05, 0.5, 0.05, 0.99], requires_grad=True)
     points = torch.tensor([[0.0], [1.0], [0.0], [0.0]])
     kept = points.clone()
-    seeds = expand_points(b, points, HOW)
+    seeds = expand_points(b, points)
     assert not seeds.action.requires_grad
     assert not seeds.background.requires_grad
     assert torch.equal(points, kept)
 
 
 @pytest.mark.parametrize(("b", "points"), [((4,), (3, 2)), ((1, 4), (4, 2)), ((4,), (4,))])
-def test_other_shapes_are_refused(b: tuple[int, ...], points: tuple[int, ...]) -> None:
+def test_arrays_of_other_shapes_are_refused(b: tuple[int, ...], points: tuple[int, ...]) -> None:
     with pytest.raises(
         ValueError, match=r"expected background \(T,\) and points \(T, C\)"
     ) as error:
-        expand_points(torch.zeros(b), torch.zeros(points), HOW)
+        expand_points(torch.zeros(b), torch.zeros(points))
     assert f"got {b} and {points}" in str(error.value)
 
 
@@ -528,7 +523,7 @@ def videos(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray]:
 @settings(max_examples=400)
 @given(videos())
 def test_seeds_equal_the_walk_snippet_by_snippet(video: tuple[np.ndarray, np.ndarray]) -> None:
-    found = expand_points(*map(torch.from_numpy, video), HOW)
+    found = expand_points(*video)
     expected = expand_points_by_loops(*video)
     for name, ours, theirs in zip(found._fields, found, expected, strict=True):
         np.testing.assert_array_equal(ours.numpy(), theirs, err_msg=name)
@@ -539,8 +534,7 @@ def test_every_gap_has_background_and_no_snippet_is_both(
     video: tuple[np.ndarray, np.ndarray],
 ) -> None:
     b, points = video
-    found = expand_points(*map(torch.from_numpy, video), HOW)
-    action, background = (seeds.numpy() > 0 for seeds in found)
+    action, background = (seeds.numpy() > 0 for seeds in expand_points(b, points))
     labelled = points.any(1)
     assert not (action.any(1) & background).any()
     assert (action[labelled] == (points[labelled] > 0)).all()
@@ -558,8 +552,7 @@ def test_long_videos_equal_the_walk_too() -> None:
     rng = np.random.default_rng(0)
     b = rng.beta(0.3, 0.3, 3000)
     points = np.eye(20)[rng.integers(20, size=3000)] * (rng.random((3000, 1)) < 0.03)
-    found = expand_points(torch.from_numpy(b), torch.from_numpy(points), HOW)
-    expected = expand_points_by_loops(b, points)
+    found, expected = expand_points(b, points), expand_points_by_loops(b, points)
     assert 0 < found.background.sum() < 2990
     assert found.action.any(1).sum() > 1.3 * points.any(1).sum()
     for ours, theirs in zip(found, expected, strict=True):

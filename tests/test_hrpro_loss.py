@@ -48,8 +48,7 @@ def random_video(
     for leaf in vars(output).values():
         leaf.requires_grad_()
     points = (drawn(length, classes) < share / classes).double()
-    seeds = expand_points(b, points, HRProSettings())
-    return output, points, seeds, drawn(classes, channels) - 0.3
+    return output, points, expand_points(b, points), drawn(classes, channels) - 0.3
 
 
 # --- frames ---------------------------------------------------------------------------------------
@@ -323,7 +322,7 @@ def losses_of_steps(
         torch.manual_seed(0)
         for _ in range(steps):
             output = model(features)
-            seeds = expand_points(output.background[0], points, HRProSettings())
+            seeds = expand_points(output.background[0], points)
             loss = snippet_loss(output, points, seeds, model.prototypes, HRProSettings())
             optimiser.zero_grad()
             loss.total.backward()
