@@ -45,10 +45,14 @@ class GeneratorOutput:
 
 @dataclass(frozen=True)
 class GeneratorLoss:
-    """Scalars: ``total = classification + contrast_weight * (in_video + weight * cross_video)``."""
+    """Scalars: ``total = classification + contrast_weight * contrast``.
+
+    ``contrast`` is ``in_video + cross_video_weight * cross_video``.
+    """
 
     total: Tensor
     classification: Tensor
+    contrast: Tensor
     in_video: Tensor
     cross_video: Tensor
 
@@ -132,7 +136,7 @@ def generator_loss(
     in_video, cross_video = contrast_losses(mined, labels, cross_video_pairs)
     contrast = in_video + cross_video_weight * cross_video
     total = classification + contrast_weight * contrast
-    return GeneratorLoss(total, classification, in_video, cross_video)
+    return GeneratorLoss(total, classification, contrast, in_video, cross_video)
 
 
 def contrast_losses(

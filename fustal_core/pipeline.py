@@ -241,6 +241,7 @@ def _execute(source: Path, target: Path, parameters: dict[str, Any]) -> None:
                 kernel_name="python3",
                 kernel_manager_class=_ipc_kernel_manager(f"{sockets}/kernel"),
                 cwd=str(source.parent),
+                engine_name=_engine_that_saves_once(),
                 progress_bar=False,
                 log_output=False,
                 coalesce_streams=True,  # how prints are cut into messages is up to chance
@@ -266,6 +267,23 @@ def _what_failed(error: Exception) -> str:
     if isinstance(error, PapermillExecutionError):
         return f"cell {error.exec_count} failed: {error.ename}: {error.evalue}"
     return "its kernel died; was it killed, for lack of memory perhaps?"
+
+
+def _engine_that_saves_once() -> str:
+    """Papermill's own saves the notebook twice a cell, and the kernel waits; this one at the end."""
+    from papermill.engines import NBClientEngine, papermill_engines
+
+    class SavedAtTheEnd(NBClientEngine):
+        @classmethod
+        def execute_managed_notebook(cls, nb_man: Any, kernel_name: str, **options: Any) -> Any:
+            path, nb_man.output_path = nb_man.output_path, None
+            try:
+                return super().execute_managed_notebook(nb_man, kernel_name, **options)
+            finally:
+                nb_man.output_path = path  # papermill saves there when this returns or raises
+
+    papermill_engines.register(SavedAtTheEnd.__name__, SavedAtTheEnd)
+    return SavedAtTheEnd.__name__
 
 
 def _ipc_kernel_manager(prefix: str) -> type:

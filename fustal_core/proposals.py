@@ -13,9 +13,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+import torch
 from torch import Tensor
 
-from fustal_core.suppression import nms_per_class
+from fustal_core.suppression import batched_soft_nms, nms_per_class
 
 
 @dataclass(frozen=True)
@@ -238,3 +239,37 @@ def outer_inner_contrast(
     around = sums[row, outer_last + 1] - sums[row, outer_first] - inside
     margin_length = (outer_last - outer_first + 1) - length
     return inside / length - around / np.maximum(margin_length, 1)
+
+
+def soft_nms(
+    segments: Tensor | np.ndarray,
+    scores: Tensor | np.ndarray,
+    sigma: float,
+    min_score: float = 0.0,
+    legacy_plus_one: bool = False,
+) -> tuple[Tensor | np.ndarray, Tensor | np.ndarray]:
+    """Gaussian soft-NMS of one group: each pick multiplies the others' scores by exp(-tIoU^2 / sigma).
+
+    Args:
+        segments: (N, 2).
+        scores: (N,).
+        sigma: width of the Gaussian.
+        min_score: segments whose score falls below this are dropped.
+        legacy_plus_one: lengths as end - start + 1.
+
+    Returns:
+        Segments (M, 2) and decayed scores (M,) in falling order; the kind that was given.
+    """
+    as_numpy = not isinstance(segments, Tensor)
+    segments, scores = torch.as_tensor(segments), torch.as_tensor(scores)
+    picked, decayed = batched_soft_nms(
+        segments[None],
+        scores[None],
+        sigma,
+        min_score=min_score,
+        max_picks=len(scores),
+        legacy_plus_one=legacy_plus_one,
+    )
+    alive = torch.isfinite(decayed[0])
+    result = picked[0][alive], decayed[0][alive]
+    return (result[0].numpy(), result[1].numpy()) if as_numpy else result

@@ -224,7 +224,6 @@ def _train_step(
     settings: StudentSettings,
     rng: torch.Generator,
 ) -> StudentLoss:
-    state.model.train()
     output = state.model(batch.features, batch.mask, rng)
     segments, labels = stack_labels(batch.given, batch.mask.device)
     loss = student_loss(

@@ -10,7 +10,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from nms_helpers import soft_nms
 from student_helpers import CLASSES, random_input, random_network, small_settings, tiny_dataset
 
 from fustal_core.data import Dataset
@@ -22,6 +21,7 @@ from fustal_core.distillation import (
     make_ema,
     relabel,
 )
+from fustal_core.proposals import soft_nms
 from fustal_core.reference_detection import detections_by_loops, ema_labels_by_loops
 from fustal_core.stage_settings import StudentSettings
 from fustal_core.student import TriDet

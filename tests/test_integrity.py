@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import re
@@ -162,6 +163,8 @@ def test_a_dead_kernel_is_said_in_a_line(tmp_path: Path) -> None:
     assert process.returncode == 1
     assert "01_generation: its kernel died" in said
     assert "Traceback" not in said
+    kept = json.loads((tmp_path / "01_generation" / "01_generation.failed.ipynb").read_text())
+    assert any(cell.get("outputs") for cell in kept["cells"])
 
 
 # --- two at once ----------------------------------------------------------------------------------

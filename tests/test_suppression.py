@@ -8,8 +8,8 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from nms_helpers import soft_nms
 
+from fustal_core.proposals import soft_nms
 from fustal_core.reference_proposals import soft_nms_by_loops, suppressed
 from fustal_core.suppression import (
     NMS_CHUNK,
