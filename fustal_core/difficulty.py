@@ -42,6 +42,7 @@ KNOBS: dict[str, str] = {
     "distractor_strength": "stronger bursts that are no action: false proposals with high scores",
     "lookalike_share": "bursts that resemble the video's own class: false proposals of the right class",
     "class_similarity": "classes look alike: the wrong class",
+    "class_relation": "related classes look more alike: the wrong one of two",
     "noise": "noise in every snippet: runs break up",
     "noise_correlation_s": "noise that lasts: it looks like short actions",
 }

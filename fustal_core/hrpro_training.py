@@ -105,17 +105,19 @@ def channel_statistics(points: PointSupervision) -> tuple[Tensor, Tensor]:
 
 @torch.no_grad()
 def initialise_prototypes(model: HRPro, points: PointSupervision) -> None:
-    """Fill the memory with the mean embedding of each class's labelled snippets, without dropout."""
+    """Fill the memory with the mean embedding of each class's labelled snippets, without dropout.
+
+    A snippet counts once, however many points of the class lie on it.
+    """
     device = model.prototypes.device
     sums = torch.zeros_like(model.prototypes)
     counts = torch.zeros(len(points.classes), 1, device=device)
     for video in points.videos:
-        rows, labels = points.rows_of(video)
+        rows, labels = points.multi_hot(video).to(device).nonzero(as_tuple=True)
         if not len(rows):
             continue
         found = model.eval()(points.features[video][None].to(device)).embeddings[0]
-        labels = torch.as_tensor(labels, device=device)
-        sums.index_add_(0, labels, found[torch.as_tensor(rows, device=device)])
+        sums.index_add_(0, labels, found[rows])
         counts.index_add_(0, labels, torch.ones(len(labels), 1, device=device))
     model.prototypes = sums / counts.clamp(min=1)
 

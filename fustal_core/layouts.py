@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from fustal_core.annotations import Report
-from fustal_core.description import FILE, Description, in_short, read_yaml, validate_description
+from fustal_core.description import FILE, Description, in_short, validate_description
 
 _RELEASED = {"stride_frames": 16, "window_frames": 16, "fps": 25.0}
 _DENSE = {"folder": "i3d_features", "stride_frames": 4, "window_frames": 16}
@@ -87,6 +87,8 @@ def recognise(folder: Path) -> dict[str, str]:
 
 def describe(folder: Path, report: Report) -> Description | None:
     """What a folder holds, by its ``dataset.yaml`` and by recognition; the report says why."""
+    from fustal_core.description_file import read_yaml  # a trained model needs no YAML
+
     path = folder / FILE
     before = len(report.problems)
     stated = read_yaml(path, report)

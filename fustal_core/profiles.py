@@ -111,7 +111,8 @@ PROFILE_VALUES: dict[str, dict[str, dict[str, Any]]] = {
 
 # What fits other data than THUMOS'14, whose constants are the defaults.
 #
-# ActivityNet 1.3. Published: all of ACM-Net and FTCL, and the tIoU thresholds. The generators of CoLA's
+# ActivityNet 1.3. Published: all of ACM-Net and FTCL but how long ACM-Net trains (at least 500 epochs of
+# the data in hand, which `acm_net.iterations` sets), and the tIoU thresholds. The generators of CoLA's
 # kind take over their length, class threshold and NMS, HR-Pro the NMS: no others are known to this
 # study, nor are T-CAS cuts, selection or a student for this data, which stay as they are but for one.
 # The student's length is ours, from the data: they come with one set of features, at a step of 0.64 s;

@@ -56,7 +56,9 @@ def _class_groups() -> dict[tuple[str, ...], int]:
     return {tuple(names.split("+")): count for names, count in pairs.items()}
 
 
-def _kind_weights(statistics: pd.DataFrame, subset: str) -> dict[tuple[str, ...], float]:
+def _kind_weights(
+    statistics: pd.DataFrame, subset: str, several_classes: float
+) -> dict[tuple[str, ...], float]:
     """How many videos of the real subset show exactly each class or group of classes, roughly.
 
     The pairs file does not say which subset a pair is in: it is shared out as its rarest class is.
@@ -68,6 +70,8 @@ def _kind_weights(statistics: pd.DataFrame, subset: str) -> dict[tuple[str, ...]
         if set(names) <= set(statistics.index):
             rarest = both[list(names)].idxmin()
             weights[names] = count * videos[rarest] / both[rarest]
+            if names not in NESTED.items():  # those have to be shown together
+                weights[names] *= several_classes
     for name in statistics.index:
         together = sum(weight for names, weight in weights.items() if name in names)
         weights[(name,)] = max(videos[name] - together, 0.0)
@@ -97,15 +101,19 @@ def _apportion(weights: dict[tuple[str, ...], float], total: int) -> dict[tuple[
     return {group: int(count) for group, count in zip(groups, counts, strict=True) if count}
 
 
-def plan_videos(num_classes: int, subset: str, total: int) -> list[VideoPlan]:
+def plan_videos(
+    num_classes: int, subset: str, total: int, several_classes: float = 1.0
+) -> list[VideoPlan]:
     """Which classes each of ``total`` videos of a subset shows, and its rank in instance count.
 
     Ranks of a group's n videos are (k + 0.5) / n: counts follow their distribution without luck.
-    ``total`` must be at least ``num_classes``, so that every class is shown.
+    ``total`` must be at least ``num_classes``, so that every class is shown. ``several_classes``: how
+    many videos show several of them, for one of THUMOS'14.
     """
     statistics = class_statistics().iloc[:num_classes]
+    weights = _kind_weights(statistics, subset, several_classes)
     plans = []
-    for group, count in _apportion(_kind_weights(statistics, subset), total).items():
+    for group, count in _apportion(weights, total).items():
         plans += [VideoPlan(subset, group, (k + 0.5) / count) for k in range(count)]
     return plans
 

@@ -27,7 +27,8 @@ NUM_DISTRACTORS = 12
 """Kinds of bursts, the same in all videos."""
 NESTED_SIMILARITY = 0.6
 SCENE_SIMILARITY = 0.8
-"""How far a nested class looks like the wider one, and how far related classes share their scene."""
+"""How far a nested class looks like the wider one, and how far related classes share their scene; both
+times ``class_relation``."""
 RAMP = 0.08
 """Softness of the border between an action's core and its ends, as a share of the action."""
 MARGIN_S = (0.5, 4.0)
@@ -95,10 +96,10 @@ def draw_world(
     core, scene = _blend(own[0], shared[0], settings.class_similarity), own[1].copy()
     for first, second in _present([*NESTED.items(), SEQUENCE], names):
         i, j = names.index(first), names.index(second)
-        scene[i] = _blend(scene[i], scene[j], SCENE_SIMILARITY)
+        scene[i] = _blend(scene[i], scene[j], SCENE_SIMILARITY * settings.class_relation)
     for narrow, wide in _present(NESTED.items(), names):
         i, j = names.index(narrow), names.index(wide)
-        core[i] = _blend(core[i], core[j], NESTED_SIMILARITY)
+        core[i] = _blend(core[i], core[j], NESTED_SIMILARITY * settings.class_relation)
     begin = _blend(own[2], shared[1], settings.end_sharing)
     end = _blend(own[3], shared[2], settings.end_sharing)
     return World(

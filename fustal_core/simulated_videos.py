@@ -64,9 +64,12 @@ def drawn_videos(settings: SimulatorSettings, seed: int) -> list[SimulatedVideo]
     """
     statistics, videos = class_records(class_statistics()), []
     sizes = {"train": settings.train_videos, "test": settings.test_videos}
-    plan_subset = plan_long_videos if settings.action_share else plan_videos
     for subset, code in _SUBSETS.items():
-        plans = plan_subset(settings.num_classes, subset, sizes[subset])
+        size = (settings.num_classes, subset, sizes[subset])
+        if settings.action_share:
+            plans = plan_long_videos(*size)
+        else:
+            plans = plan_videos(*size, settings.several_classes)
         for place, plan in enumerate(plans):
             rng = np.random.default_rng([seed, code, place])
             if settings.action_share:

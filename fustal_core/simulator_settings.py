@@ -21,6 +21,7 @@ SIZES = (
     "actions_per_video",
     "video_s",
     "shared_features",
+    "several_classes",
 )
 """Settings that say how much there is and in what form; all others are difficulties."""
 
@@ -62,6 +63,11 @@ class SimulatorSettings(BaseModel):
         description="the student is given the generator's features too, as where a data set comes "
         "with one set; else some of a quarter of the stride",
     )
+    several_classes: Strength = Field(
+        1.0,
+        description="how many videos show several classes, for one of THUMOS'14; 0: only those of a "
+        "class within another",
+    )
 
     incompleteness: Share = Field(
         0.5, description="share of an action, on average, that looks like its ends, not its class"
@@ -85,6 +91,11 @@ class SimulatorSettings(BaseModel):
         description="share of the bursts that resemble the video's own class (warm-ups, replays)",
     )
     class_similarity: Share = Field(0.3, description="what all class prototypes have in common")
+    class_relation: Share = Field(
+        1.0,
+        description="how much more alike related classes are: CliffDiving, which is Diving, and the "
+        "two of Cricket, which share a scene",
+    )
     video_shift: Strength = Field(1.0, description="a shift of the whole video: camera, light")
     instance_spread: Strength = Field(
         0.5, description="log standard deviation of the strength of an action, and of a distractor"

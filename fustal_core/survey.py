@@ -170,15 +170,16 @@ def is_known_outside(video: str, label: str, start_s: float, end_s: float) -> bo
 def _check_segments(
     path: Path, annotations: Annotations, description: Description, report: Report
 ) -> None:
-    """Report segments outside their video, by more than the snippet in which it ends."""
+    """Report segments that begin outside their video, or end more than a snippet behind it."""
     segments, source = annotations.segments, description.features
     videos = annotations.videos.loc[segments["video"]]
     fps = videos["fps"].fillna(25.0).to_numpy() if source.fps is None else source.fps
     slack_s = source.stride_frames / fps
     duration_s = videos["duration_s"].to_numpy()
-    outside = (segments["t_start"] < 0) | (segments["t_end"] > duration_s + slack_s)
+    start_s, end_s = segments["t_start"], segments["t_end"]
+    outside = (start_s < 0) | (start_s >= duration_s) | (end_s > duration_s + slack_s)
     kept = 0
-    for row, end_s in zip(segments[outside].itertuples(), duration_s[outside], strict=True):
+    for row, last_s in zip(segments[outside].itertuples(), duration_s[outside], strict=True):
         known = is_known_outside(row.video, row.label, row.t_start, row.t_end)
         if description.outside_segments == "keep" or known:
             kept += 1
@@ -186,7 +187,7 @@ def _check_segments(
             report.problem(
                 "segment outside video",
                 f"{path}: video {row.video}: segment [{row.t_start:g}, {row.t_end:g}] s of "
-                f"{row.label} is outside the video, expected within [0, {end_s:g}] s",
+                f"{row.label} is outside the video, expected within [0, {last_s:g}] s",
             )
     if kept:
         known = "" if description.outside_segments == "keep" else ", as in the public annotations"

@@ -285,6 +285,7 @@ def test_empty_subset_names_what_was_found(folder: Folder) -> None:
         ([2.0, 2.0], "end after its start"),
         ([1.0, 40.0], "outside the video"),
         ([-9.0, 2.0], "outside the video"),
+        ([32.0, 32.3], "outside the video"),  # all of it behind the end, if by less than a snippet
         ([1.0], "expected [start, end]"),
         ("1-2", "expected [start, end]"),
         ([1.0, None], "expected [start, end]"),

@@ -139,8 +139,8 @@ def test_sizes_are_never_above_the_study_s_own(profile: str) -> None:
 
 def test_every_knob_leaves_videos_and_actions_as_they_are() -> None:
     size = SimulatorSettings(
-        num_classes=2, train_videos=2, test_videos=2, feature_dim=8, max_video_s=30.0
-    )
+        num_classes=7, train_videos=7, test_videos=7, feature_dim=8, max_video_s=30.0
+    )  # so many that the two of Cricket, which are related, are among them
     usual = simulate(size, seed=3)
     for knob, value, _ in settings_grid(size, KNOBS)[1:]:
         turned = simulate(size.model_copy(update={knob: value}), seed=3)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -198,3 +200,23 @@ def test_ema_labels_are_read() -> None:
 def test_on_a_cpu_nothing_is_copied_to_its_device() -> None:
     x = torch.arange(3)
     assert to_device(x, "cpu") is x
+
+
+ELSEWHERE = ("yaml", "matplotlib", "seaborn", "papermill", "nbformat", "distributed", "ipywidgets")
+MODELS = ("weights", "generation", "generator_training", "ftcl_training", "hrpro_training")
+MODELS += ("student_training", "data")
+BARE = f"""
+import importlib, sys
+for name in {ELSEWHERE}:
+    sys.modules[name] = None  # as if it were not installed
+for name in {MODELS}:
+    importlib.import_module(f"fustal_core.{{name}}")
+"""
+
+
+def test_a_bare_node_trains_and_loads_models() -> None:
+    """With the libraries of numbers alone: no notebooks, no figures, no clusters, no YAML."""
+    result = subprocess.run(
+        [sys.executable, "-c", BARE], capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stderr

@@ -310,6 +310,15 @@ def test_the_memory_begins_at_the_mean_labelled_snippet(points: PointSupervision
     assert (found > 0).any(1).all()
 
 
+def test_a_snippet_counts_once_however_many_points_lie_on_it(points: PointSupervision) -> None:
+    first = points.points.iloc[:1]
+    twice = replace(points, points=pd.concat([points.points, first.assign(t=first["t"] + 1e-6)]))
+    video = first["video"].item()
+    assert len(twice.rows_of(video)[0]) == len(points.rows_of(video)[0]) + 1
+    tasks = [snippet_task(snippet_settings(), one, 1) for one in (points, twice)]
+    assert torch.equal(*(task.model.prototypes for task in tasks))
+
+
 def test_features_are_standardised_with_the_training_videos(points: PointSupervision) -> None:
     store = points.features
     rows = torch.cat([store[video] for video in points.videos])

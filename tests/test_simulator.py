@@ -175,6 +175,18 @@ def test_drawn_instances_follow_the_table() -> None:
     assert max(videos_s) <= 1680
 
 
+def test_videos_of_several_classes_come_as_often_as_asked() -> None:
+    def of_several(strength: float) -> list[tuple[str, ...]]:
+        plans = plan_videos(20, "train", 200, strength)
+        assert len(plans) == 200
+        assert ("CliffDiving",) not in {plan.classes for plan in plans}  # it is Diving as well
+        return [plan.classes for plan in plans if len(plan.classes) > 1]
+
+    assert set(of_several(0)) == {("CliffDiving", "Diving")}
+    assert len(of_several(0)) < len(of_several(1)) < len(of_several(3))
+    assert ("CricketBowling", "CricketShot") in of_several(1)
+
+
 @given(st.integers(0, 10_000), st.floats(20, 100))
 def test_short_videos_keep_all_their_classes(seed: int, max_video_s: float) -> None:
     plans = plan_videos(20, "test", 200)
@@ -200,6 +212,20 @@ def features(settings: SimulatorSettings, start_s: float = 8.0, end_s: float = 1
 
 def easy_world(settings: SimulatorSettings) -> World:
     return draw_world(settings, np.random.default_rng(1))
+
+
+def test_related_classes_are_as_alike_as_asked() -> None:
+    def likeness(strength: float) -> list[float]:
+        world = easy_world(EASY.model_copy(update={"class_relation": strength}))
+        cliff, wide = (world.names.index(name) for name in ("CliffDiving", "Diving"))
+        bowling, shot = (world.names.index(f"Cricket{name}") for name in ("Bowling", "Shot"))
+        pairs = (world.core[[cliff, wide]], world.scene[[bowling, shot]])
+        return [float(first @ second) for first, second in pairs]
+
+    core, scene = np.transpose([likeness(strength) for strength in (0.0, 0.5, 1.0)])
+    for found in (core, scene):
+        assert abs(found[0]) < 0.4 < found[2]
+        assert found[0] < found[1] < found[2]
 
 
 def mapped(latent: np.ndarray, world: World) -> np.ndarray:
