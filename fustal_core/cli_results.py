@@ -163,8 +163,8 @@ def audit(
     """Pseudo-label quality of anyone's proposals: precision, recall, borders, kinds of error."""
     from fustal_core.evaluation import measured_durations, read_compared
     from fustal_core.progress import say_note
-    from fustal_core.quality import pseudo_label_quality
-    from fustal_core.result_text import quality_text
+    from fustal_core.quality import pseudo_label_quality, quality_by_class
+    from fustal_core.result_text import by_class_text, quality_text
 
     refuse_figure(figure)
     left_out = split_names(exclude or [])
@@ -176,6 +176,7 @@ def audit(
         say_note(note)
     labels, truth = compared.detections, compared.truth.segments
     row = pseudo_label_quality(labels, truth, durations_s, plus_one=plus_one).iloc[0]
+    by_class = quality_by_class(labels, truth, plus_one=plus_one)
     if figure is not None:
         from fustal_core.figures import write_figure
         from fustal_core.figures_evaluation import plot_audit
@@ -190,9 +191,11 @@ def audit(
         own_subset=own_subset,
     )
     if json_:
-        print(json.dumps({**json.loads(row.to_json()), "options": used}, indent=1))
+        classes = json.loads(by_class.to_json(orient="index"))
+        content = {**json.loads(row.to_json()), "per_class": classes, "options": used}
+        print(json.dumps(content, indent=1))
         return
-    print(quality_text(row))
+    print(quality_text(row), by_class_text(by_class), sep="\n\n")
     print(footer(len(labels), truth, used))
 
 

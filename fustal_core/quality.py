@@ -128,6 +128,48 @@ def pseudo_label_quality(
     return pd.DataFrame([row])
 
 
+def quality_by_class(
+    labels: pd.DataFrame,
+    truth: pd.DataFrame,
+    tiou: Sequence[float] = (0.3, 0.5, 0.7),
+    *,
+    plus_one: bool = False,
+) -> pd.DataFrame:
+    """Agreement of labels with the truth, class by class.
+
+    Args: as of `pseudo_label_quality`.
+
+    Returns:
+        One row per class of either frame (sorted, index ``label``): ``proposals``, ``instances``
+        (counts), ``precision@T``, ``recall@T``, ``f1@T`` for each threshold T (fractions, 0 without a
+        denominator) and ``mean_tiou`` of the pairs matched at 0.5 (NaN without any).
+
+    Raises:
+        ValueError: as `assign`.
+    """
+    validate(labels, truth, known_only=False)
+    own, _, order = _pairs(labels, truth, plus_one)
+    names = [frame["label"].to_numpy(object) if len(frame) else [] for frame in (labels, truth)]
+    classes = pd.Index(np.unique(np.concatenate(names)), name="label")
+    of_label = classes.get_indexer(names[0])[order]  # best score first, as the matches
+    matched = greedy_match(own, len(labels), len(truth), np.array([*tiou, MATCH_TIOU]))
+
+    def counts(chosen: np.ndarray) -> np.ndarray:
+        return np.bincount(chosen, minlength=len(classes))
+
+    N, M = counts(of_label), counts(classes.get_indexer(names[1]))
+    table = pd.DataFrame({"proposals": N, "instances": M}, index=classes)
+    for threshold, taken in zip(tiou, matched[:-1] >= 0, strict=True):
+        hits = counts(of_label[taken])
+        table[f"precision@{threshold:g}"] = hits / np.maximum(N, 1)
+        table[f"recall@{threshold:g}"] = hits / np.maximum(M, 1)
+        table[f"f1@{threshold:g}"] = 2 * hits / np.maximum(N + M, 1)
+    pairs = matched[-1][own.detection] == own.truth
+    tious = pd.Series(own.tiou[pairs]).groupby(classes[of_label[own.detection[pairs]]]).mean()
+    table["mean_tiou"] = tious.reindex(classes).to_numpy(float)
+    return table
+
+
 def _validate_durations(
     labels: pd.DataFrame,
     truth: pd.DataFrame,

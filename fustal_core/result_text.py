@@ -71,6 +71,18 @@ def quality_text(row: pd.Series) -> str:
     return "\n".join(lines)
 
 
+def by_class_text(table: pd.DataFrame) -> str:
+    """Agreement at tIoU 0.5, a line for each class of `quality_by_class`."""
+    width = max([_NAMES, *(len(name) + 4 for name in table.index)])
+    head = ("prop.", "true", "prec.", "recall", "F1")
+    lines = [_row("Classes, agreement (%) at 0.5", head, width)]
+    for name, row in table.iterrows():
+        shares = [_percent(row[f"{key}@0.5"]) for key in ("precision", "recall", "f1")]
+        cells = [f"{row['proposals']:.0f}", f"{row['instances']:.0f}", *shares]
+        lines.append(_row(f"  {name}", cells, width))
+    return "\n".join(lines)
+
+
 TIME = (
     ("wrong_time", "any class wrong", "a class too many or too few"),
     ("spurious_time", "spurious", "a class too many"),

@@ -131,6 +131,8 @@ def test_a_row_over_seeds_says_over_what(study: Study) -> None:
     assert (single["holds"], single["seeds"]) == ("undecided", "1")
     bare = claims.over_seeds(study, "fsd", t_interval([3.0]))
     assert (bare["holds"], bare["interval"]) == ("yes", "none (one seed)")
+    three = claims.over_seeds(study, "fsd", t_interval([1.0, 2.0, 3.0]))
+    assert three["interval"] == "95 %: -0.5 to +4.5, over 3 seeds (Student's t)"
 
 
 def test_a_warning_counts_how_often_all_seeds_gain_by_chance() -> None:

@@ -320,7 +320,10 @@ def test_audit_by_hand(found: Path, truth: Path, tmp_path: Path) -> None:
     content = measure(found, truth, command="audit")
     assert content.pop("stderr") == ""
     columns = pseudo_label_quality(pd.DataFrame(), pd.DataFrame(), {}).columns
-    assert list(content) == [*columns, "options"]
+    assert list(content) == [*columns, "per_class", "options"]
+    assert content["per_class"]["jump"]["proposals"] == 1
+    hits = [own["recall@0.5"] * own["instances"] for own in content["per_class"].values()]
+    assert sum(hits) == 3
     assert content["precision@0.5"] == content["recall@0.5"] == 3 / 4
     assert content["background"] == 1 / 4
     assert content["mean_tiou"] == pytest.approx((1 + 1 + 0.6) / 3)
@@ -369,6 +372,8 @@ def test_the_audit_is_grouped_and_has_units(found: Path, truth: Path, tmp_path: 
         "precision 75.0 75.0 50.0",
         "end 1.33 s 13.3 % of the true length",
         "4 detections against 4 segments of 2 classes in 2 videos",
+        "Classes, agreement (%) at 0.5 prop. true prec. recall F1",
+        "run 3 3 66.7 66.7 66.7",
     ):
         assert line in lines
     assert any(line.startswith("background 25.0") for line in lines)

@@ -7,7 +7,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fustal_core.metrics import DETECTION_COLUMNS, TRUTH_COLUMNS
-from fustal_core.quality import KINDS, assign, boundary_errors, pseudo_label_quality
+from fustal_core.quality import (
+    KINDS,
+    assign,
+    boundary_errors,
+    pseudo_label_quality,
+    quality_by_class,
+)
 from fustal_core.reference import iou_of_two
 
 TRUTH = pd.DataFrame(
@@ -196,3 +202,22 @@ def test_report_is_consistent(case: tuple) -> None:
     assert row["true"] == pytest.approx(row["precision@0.5"])
     assert row["precision@0.3"] >= row["precision@0.7"]
     assert not row["fragments"] < 1
+
+
+@settings(max_examples=40, deadline=None)
+@given(cases)
+def test_by_class_is_the_report_on_each_class_alone(case: tuple) -> None:
+    labels, truth = case
+    table = quality_by_class(labels, truth)
+    shown = set().union(*(set(frame["label"]) for frame in case if len(frame)))
+    assert table.index.tolist() == sorted(shown)
+    for name, found in table.iterrows():
+        own = [frame[frame["label"] == name] if len(frame) else frame for frame in case]
+        alone = pseudo_label_quality(*own, {"v": 20.0, "w": 20.0}).iloc[0]
+        pd.testing.assert_series_equal(found, alone[table.columns], check_names=False, atol=1e-12)
+
+
+def test_by_class_without_anything() -> None:
+    table = quality_by_class(pd.DataFrame(), pd.DataFrame())
+    assert len(table) == 0
+    assert table.columns[:3].tolist() == ["proposals", "instances", "precision@0.3"]
