@@ -40,7 +40,7 @@ lab: .venv/installed
 	{ grep -v '^torch==' requirements.lock; echo '$(TORCH)'; } > .venv/constraints.txt
 	$(PIP) '$(TORCH)' $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX))
 	$(PIP) --constraint .venv/constraints.txt --editable '.[test]'
-	$(BIN)/python -m compileall -qq -j 0 -x /tests/ .venv/lib || true  # some packages hold templates of modules
+	$(BIN)/python -m compileall -qq -j 0 -x /tests/ .venv/lib fustal_core || true  # some packages hold templates of modules
 	$(BIN)/python -m ipykernel install --sys-prefix --name fustal --display-name "FuSTAL study"
 	touch $@
 

@@ -92,7 +92,11 @@ PROFILE_VALUES: dict[str, dict[str, dict[str, Any]]] = {
             "checkpoint_every": 2,
         },
         "ablation": {"seeds": (0, 1), "resamples": 50},
-        "analysis": {"term_seeds": 2, "difficulty_seeds": (0,)},
+        "analysis": {
+            "term_seeds": 2,
+            "difficulties": "instance_spread, border_ambiguity",
+            "difficulty_seeds": (0,),
+        },
         "student": {
             **_QUICK_STUDENT,
             "width": 32,

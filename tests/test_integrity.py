@@ -89,7 +89,7 @@ def test_killed_at_random_moments_it_ends_with_the_same_bits(
 ) -> None:
     """Tables, figures, notebooks, weights, everything: of the group killed, and of the parent alone."""
     rng = random.Random(3)
-    for kill in (os.killpg, os.kill, os.killpg):
+    for kill in (os.killpg, os.kill):
         process = start(*SMOKE, "--run-dir", tmp_path)
         wait_until(lambda: holder(tmp_path / ".lock") == process.pid)  # noqa: B023
         time.sleep(rng.uniform(0.5, 9))
