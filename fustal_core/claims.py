@@ -210,9 +210,7 @@ def _in_words(interval: Interval) -> str:
         return "none (one seed)" if count == 1 else "none"
     over = interval.over.replace("seeds", f"{count} seeds")
     who = "one seed: videos alone" if count == 1 else f"over {over}"
-    if (
-        interval.over == "seeds"
-    ):  # of few numbers, for which percentiles of resamples are too narrow
+    if interval.over == "seeds":
         who += " (Student's t)"
     return f"{_LEVEL}: {interval.low:+.1f} to {interval.high:+.1f}, {who}"
 

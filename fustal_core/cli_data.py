@@ -117,7 +117,7 @@ def simulate(
 
 
 _WITHOUT_ANNOTATIONS = ("num_classes", "train_videos", "test_videos", "max_video_s")
-_WITHOUT_ANNOTATIONS += ("action_share", "actions_per_video", "video_s")
+_WITHOUT_ANNOTATIONS += ("action_share", "actions_per_video", "video_s", "several_classes")
 
 
 def _simulation_overrides(
