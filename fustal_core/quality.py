@@ -13,6 +13,7 @@ two kinds. Times are seconds, everything else is a fraction unless it says other
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -29,6 +30,8 @@ KINDS: tuple[str, ...] = (
 )
 MATCH_TIOU = 0.5
 BACKGROUND_TIOU = 0.1
+
+Count = int | np.ndarray
 
 
 def assign(
@@ -160,10 +163,9 @@ def quality_by_class(
     N, M = counts(of_label), counts(classes.get_indexer(names[1]))
     table = pd.DataFrame({"proposals": N, "instances": M}, index=classes)
     for threshold, taken in zip(tiou, matched[:-1] >= 0, strict=True):
-        hits = counts(of_label[taken])
-        table[f"precision@{threshold:g}"] = hits / np.maximum(N, 1)
-        table[f"recall@{threshold:g}"] = hits / np.maximum(M, 1)
-        table[f"f1@{threshold:g}"] = 2 * hits / np.maximum(N + M, 1)
+        table = table.assign(
+            **_precision_recall_f1(f"{threshold:g}", counts(of_label[taken]), N, M)
+        )
     pairs = matched[-1][own.detection] == own.truth
     tious = pd.Series(own.tiou[pairs]).groupby(classes[of_label[own.detection[pairs]]]).mean()
     table["mean_tiou"] = tious.reindex(classes).to_numpy(float)
@@ -214,11 +216,14 @@ def _pairs(
     return pairs.select(same), best_any, order
 
 
-def _precision_recall_f1(name: str, hits: int, N: int, M: int) -> dict[str, float]:
+def _precision_recall_f1(
+    name: str, hits: Count, proposals: Count, instances: Count
+) -> dict[str, Any]:
+    """Of everything, or class by class; 0 without a denominator, for then there are no hits."""
     return {
-        f"precision@{name}": hits / N if N else 0.0,
-        f"recall@{name}": hits / M if M else 0.0,
-        f"f1@{name}": 2 * hits / (N + M) if N + M else 0.0,
+        f"precision@{name}": hits / np.maximum(proposals, 1),
+        f"recall@{name}": hits / np.maximum(instances, 1),
+        f"f1@{name}": 2 * hits / np.maximum(proposals + instances, 1),
     }
 
 
