@@ -302,6 +302,7 @@ def test_an_occupied_folder_is_refused(tmp_path: Path) -> None:
         (["--set", "generation.iterations=3"], ["generation.iterations", "fustal run"]),
         (["--set", "simulation.nois=1"], ["simulation.nois", "simulation.noise"]),
         (["--annotations", "gt.json", "--set", "simulation.num_classes=3"], ["num_classes"]),
+        (["--annotations", "gt.json", "--set", "simulation.several_classes=2"], ["no meaning"]),
         (["--feature-dim", "8", "--set", "simulation.feature_dim=9"], ["expected one of them"]),
     ],
 )
