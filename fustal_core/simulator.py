@@ -16,6 +16,7 @@ from hashlib import sha256
 
 import numpy as np
 import torch
+from threadpoolctl import ThreadpoolController
 
 from fustal_core.annotations import Annotations
 from fustal_core.data import Dataset, FeatureStore
@@ -102,19 +103,25 @@ def simulated_features(
     student's of 4 frames of the video's own. A video too short for two snippets is made that long,
     what is annotated beyond a video's end is not seen.
     """
-    settings, world = simulation.settings, simulation.world
+    libraries = ThreadpoolController()
     for video in simulation.videos:
-        steps = path_steps(video.duration_s, video.fps, settings)
-        # A copy, so that the features can be drawn again.
-        rng = deepcopy(video.rng)
-        z = draw_path(steps, video.classes, video.events, world, settings, rng)
-        if video.fps == settings.fps:
-            student = map_windows(path_windows(z), world)
-            generator = student[::_EVERY]
-        else:
-            student = map_windows(path_windows_at(z, video.fps, settings), world)
-            generator = map_windows(path_windows(z)[::_EVERY], world)
-        yield video, generator, student
+        # On several threads the last bits of a product of matrices depend on how many there are.
+        with libraries.limit(limits=1, user_api="blas"):
+            arrays = _features(simulation, video)
+        yield video, *arrays
+
+
+def _features(simulation: Simulation, video: SimulatedVideo) -> tuple[np.ndarray, np.ndarray]:
+    settings, world = simulation.settings, simulation.world
+    steps = path_steps(video.duration_s, video.fps, settings)
+    # A copy, so that the features can be drawn again.
+    rng = deepcopy(video.rng)
+    z = draw_path(steps, video.classes, video.events, world, settings, rng)
+    if video.fps == settings.fps:
+        student = map_windows(path_windows(z), world)
+        return student[::_EVERY], student
+    student = map_windows(path_windows_at(z, video.fps, settings), world)
+    return map_windows(path_windows(z)[::_EVERY], world), student
 
 
 def simulate(
@@ -123,7 +130,8 @@ def simulate(
     progress: Progress | None = None,
     annotations: Annotations | None = None,
 ) -> Dataset:
-    """Simulated data, the same to the bit for the same settings and seed on one machine.
+    """Simulated data, the same to the bit for the same settings and seed on one machine, whatever its
+    number of threads.
 
     Args:
         settings: with annotations given, those of classes, videos and actions have no meaning.

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 from simulate_helpers import NO_DIFFICULTIES
+from threadpoolctl import ThreadpoolController, threadpool_limits
 
 from fustal_core.data import Dataset
 from fustal_core.simulated_annotations import (
@@ -54,6 +55,29 @@ def test_same_seed_same_bits(tiny: Dataset) -> None:
     assert torch.equal(again.student_features.array, tiny.student_features.array)
     assert again.segments.equals(tiny.segments)
     assert other.fingerprint != tiny.fingerprint
+
+
+def test_bits_do_not_depend_on_the_number_of_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    wide = TINY.model_copy(update={"feature_dim": 128, "max_video_s": 120})
+    threads = []
+
+    def observed(windows: np.ndarray, world: World) -> np.ndarray:
+        threads.append(_blas_threads())
+        return map_windows(windows, world)
+
+    monkeypatch.setattr("fustal_core.simulator.map_windows", observed)
+    with threadpool_limits(1, "blas"):
+        alone = simulate(wide, seed=0)
+    with threadpool_limits(2, "blas"):
+        together = simulate(wide, seed=0)
+        assert _blas_threads() == {2}  # what was set before holds again
+    assert together.fingerprint == alone.fingerprint
+    assert set.union(*threads) == {1}
+
+
+def _blas_threads() -> set[int]:
+    pools = ThreadpoolController().select(user_api="blas").info()
+    return {pool["num_threads"] for pool in pools}
 
 
 def test_a_video_does_not_depend_on_the_other_subset(tiny: Dataset) -> None:
