@@ -128,7 +128,7 @@ def _copy_rate(num_bytes: int, device: str) -> float:
 def _cpu_name() -> str:
     """Model and number of cores, as far as the system tells them."""
     info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
+    lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
     models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return f"{models[0]}, {device_name('cpu')}" if models else f"{platform.system()}, cpu"
 

@@ -87,7 +87,7 @@ def _line_writer() -> Callable[[str], None] | None:
 
 
 def _append(target: Path, line: str) -> None:
-    with target.open("a") as file:
+    with target.open("a", encoding="utf-8") as file:
         file.write(f"{line}\n")
 
 

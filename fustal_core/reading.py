@@ -264,7 +264,7 @@ def _cached_checksums(
 ) -> dict[str, int] | None:
     """Checksums by video of a cache that is there, of its size and of these videos."""
     try:
-        checksums = dict(json.loads(sums.read_text()))
+        checksums = dict(json.loads(sums.read_text(encoding="utf-8")))
         is_whole = path.stat().st_size == size and list(checksums) == list(files.arrays)
     except (OSError, ValueError, TypeError, RecursionError):
         return None

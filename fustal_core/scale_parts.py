@@ -114,7 +114,7 @@ class Meter:
 def forget_peak() -> None:
     """Let the peak of this process's memory begin anew; only Linux can."""
     try:
-        Path("/proc/self/clear_refs").write_text("5")
+        Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
     except OSError:
         return
 
@@ -125,7 +125,7 @@ def peak_since_gb() -> float:
     Pages of mapped files that were touched count, until they are given back.
     """
     try:
-        status = Path("/proc/self/status").read_text()
+        status = Path("/proc/self/status").read_text(encoding="utf-8")
     except OSError:
         return peak_memory_gb()
     line = next(line for line in status.splitlines() if line.startswith("VmHWM"))

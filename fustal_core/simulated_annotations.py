@@ -52,7 +52,7 @@ def class_statistics() -> pd.DataFrame:
 
 def _class_groups() -> dict[tuple[str, ...], int]:
     """Classes shown together -> number of videos, train and test together."""
-    pairs = json.loads((TABLES / "thumos14_class_pairs.json").read_text())
+    pairs = json.loads((TABLES / "thumos14_class_pairs.json").read_text(encoding="utf-8"))
     return {tuple(names.split("+")): count for names, count in pairs.items()}
 
 

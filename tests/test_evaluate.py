@@ -34,7 +34,9 @@ def write_results(path: Path, found: dict[str, list[Entry]]) -> Path:
         video: [{"label": label, "score": score, "segment": [s, e]} for label, s, e, score in rows]
         for video, rows in found.items()
     }
-    path.write_text(json.dumps({"version": "x", "results": results, "external_data": {}}))
+    path.write_text(
+        json.dumps({"version": "x", "results": results, "external_data": {}}), encoding="utf-8"
+    )
     return path
 
 
@@ -47,7 +49,7 @@ def write_truth(path: Path, **extra: tuple[str, list]) -> Path:
         }
         for video, (subset, rows) in {**TRUTH, **extra}.items()
     }
-    path.write_text(json.dumps({"database": database}))
+    path.write_text(json.dumps({"database": database}), encoding="utf-8")
     return path
 
 
@@ -347,9 +349,9 @@ def test_audit_has_the_options_too(found: Path, truth: Path, tmp_path: Path) -> 
 
 
 def test_audit_counts_videos_without_a_duration(truth: Path, tmp_path: Path) -> None:
-    content = json.loads(truth.read_text())
+    content = json.loads(truth.read_text(encoding="utf-8"))
     del content["database"]["v2"]["duration"]
-    truth.write_text(json.dumps(content))
+    truth.write_text(json.dumps(content), encoding="utf-8")
     more = {"x": [("run", 0, 50, 0.1)], "v2": [("run", 0, 4, 0.9)], "t1": [("run", 0, 5, 0.9)]}
     found = write_results(tmp_path / "found.json", FOUND | more)
     content = measure(found, truth, "--own-subset", command="audit")

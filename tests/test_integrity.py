@@ -69,7 +69,7 @@ def assert_equal_results(run_dir: Path, reference: Path) -> None:
 
 def holder(lock: Path) -> int:
     """The process that a lock's file names, 0 if none."""
-    text = lock.read_text() if lock.exists() else ""
+    text = lock.read_text(encoding="utf-8") if lock.exists() else ""
     return int(text) if text.endswith("\n") else 0
 
 

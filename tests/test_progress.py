@@ -33,7 +33,11 @@ def test_lines_come_every_two_seconds_and_at_the_end(log: Path, clock: list[floa
     with show_progress("work") as update:
         for done in range(1, 6):
             update(done, 5, f"step {done}" if done < 5 else "")
-    assert log.read_text().splitlines() == ["work: 1/5 step 1", "work: 3/5 step 3", "work: 5/5"]
+    assert log.read_text(encoding="utf-8").splitlines() == [
+        "work: 1/5 step 1",
+        "work: 3/5 step 3",
+        "work: 5/5",
+    ]
 
 
 def test_a_line_is_not_said_again(log: Path, clock: list[float]) -> None:
@@ -41,7 +45,7 @@ def test_a_line_is_not_said_again(log: Path, clock: list[float]) -> None:
     with show_progress("work") as update:
         for done in (1, 1, 2):
             update(done, 3, "")
-    assert log.read_text().splitlines() == ["work: 1/3", "work: 2/3"]
+    assert log.read_text(encoding="utf-8").splitlines() == ["work: 1/3", "work: 2/3"]
 
 
 def test_a_log_gets_lines_and_no_bar(
@@ -77,7 +81,7 @@ def test_lines_of_a_block_go_to_its_report(log: Path, capsys: pytest.CaptureFixt
     say_note("to the file")
     assert outer == ["first: 1/2", "note: odd", "note: odd again"]
     assert inner == ["note: odder"]
-    assert log.read_text() == "note: to the file\n"
+    assert log.read_text(encoding="utf-8") == "note: to the file\n"
     assert capsys.readouterr() == ("", "")
 
 
@@ -86,7 +90,7 @@ def test_a_progress_that_was_begun_reports_where_it_began(log: Path) -> None:
     with show_progress("begun") as update, reported_to(said.append):
         update(1, 1, "")
     assert said == []
-    assert log.read_text() == "begun: 1/1\n"
+    assert log.read_text(encoding="utf-8") == "begun: 1/1\n"
 
 
 def test_every_thread_has_its_own_report(log: Path) -> None:
@@ -103,7 +107,7 @@ def test_every_thread_has_its_own_report(log: Path) -> None:
     with reported_to(pytest.fail), ThreadPoolExecutor(4) as pool:
         found = list(pool.map(job, names))
     assert found == [[f"{name}: 1/1", f"note: {name}"] for name in names]
-    assert log.read_text() == ""
+    assert log.read_text(encoding="utf-8") == ""
 
 
 def test_without_either_they_are_for_the_terminal(
