@@ -104,8 +104,9 @@ def run(
         overrides["trust_pickle"] = True
     make_settings(data, profile, seed, overrides)  # refuse mistakes before the slow imports
 
+    from fustal_core.execution import NotebookError
     from fustal_core.jobs import offered, worker_count
-    from fustal_core.pipeline import NotebookError, choose_stages, run_notebooks, to_stderr
+    from fustal_core.pipeline import choose_stages, run_notebooks, to_stderr
     from fustal_core.rundir import (
         claim_run_dir,
         default_run_dir,
@@ -165,7 +166,7 @@ def publish(
     run_dir: Annotated[Path, typer.Argument(help="A run directory with all notebooks executed.")],
 ) -> None:
     """Copy a run's executed outputs into the checkout's notebooks, for readers on the web."""
-    from fustal_core.pipeline import publish_notebooks
+    from fustal_core.publishing import publish_notebooks
 
     for path in publish_notebooks(run_dir):
         print(path)

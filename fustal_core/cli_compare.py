@@ -48,9 +48,10 @@ def compare(
 
     from fustal_core.comparison import compare_generators, comparison_dir
     from fustal_core.comparison_tables import write_comparison
-    from fustal_core.jobs import JobError, offered, worker_count
+    from fustal_core.jobs import offered, worker_count
     from fustal_core.pipeline import to_stderr
     from fustal_core.rundir import resolve_data, torch_device
+    from fustal_core.workers import JobError
 
     data = resolve_data(data)
     folder = output or comparison_dir(data, profile, overrides)

@@ -2,34 +2,21 @@
 
 from __future__ import annotations
 
-import base64
 import json
-import logging
-import os
 import sys
-import tempfile
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from fustal_core.claims import refresh_readme, write_claims
-from fustal_core.config import Settings, SettingsError, make_settings, read_settings
-from fustal_core.environment import environment
-from fustal_core.files import (
-    atomic_path,
-    file_digest,
-    partial_folders,
-    remove_partial_files,
-    write_text,
-)
-from fustal_core.jobs import begun_ahead
+from fustal_core.claims import write_claims
+from fustal_core.config import Settings, SettingsError
+from fustal_core.execution import Say, execute, relayed_progress
+from fustal_core.files import file_digest, partial_folders, remove_partial_files
+from fustal_core.jobs import Job
 from fustal_core.locks import RunDirectoryBusyError, making_lock
-from fustal_core.pictures import with_fewer_colours
 from fustal_core.plan import jobs_of
-from fustal_core.progress import NOTE, VARIABLE
 from fustal_core.rundir import (
     PACKAGE,
     Product,
@@ -38,18 +25,11 @@ from fustal_core.rundir import (
     is_whole,
     project_root,
 )
+from fustal_core.scheduling import begun_ahead
 from fustal_core.stages import Study
 
-if TYPE_CHECKING:
-    from nbformat import NotebookNode
-
-Say = Callable[[str], None]
-_NOT_SHOWN = ("cli", "report_", "bench", "scale", "figures_scale")
+_NOT_SHOWN = ("cli", "publishing", "report_", "bench", "scale", "figures_scale")
 """Modules of whose results notebooks show nothing, by how their names begin."""
-
-
-class NotebookError(Exception):
-    """A notebook failed; the message says which, where, and with what error."""
 
 
 def notebooks_dir() -> Path:
@@ -130,43 +110,58 @@ def run_notebooks(
         "run_dir": str(run_dir),
         "overrides": overrides,
     }
+    study = Study(settings, run_dir)
+    study.fingerprint = fingerprint
+    planned = {name: jobs_of(name, study) for name in stages}
+    damaged = _damaged(planned)
+    code = _code_shown()
+
+    def is_due(name: str) -> bool:
+        return name in damaged or not _is_executed(_notebook(name, study, code))
+
+    due = [name for name in stages if is_due(name)]
+    executed = []
+    with ExitStack() as stack:
+        if due:
+            stack.enter_context(workers)
+            stack.enter_context(begun_ahead(planned[name] for name in due))
+        for name in stages:
+            if is_due(name):  # asked again: notebooks before it may claim something else now
+                _run_notebook(study, _notebook(name, study, code), parameters, say)
+                executed.append(name)
+            else:
+                say(f"{name}: unchanged, skipped")
+    write_claims(study)
+    return executed
+
+
+def _code_shown() -> str:
+    """Of the code and the tables whose results notebooks show."""
     files = [path for path in sorted(PACKAGE.glob("tables/*")) if path.stem != "report"]
     tables = [path.read_text(encoding="utf-8") for path in files]
     modules = [path.stem for path in PACKAGE.glob("*.py")]
-    code = hash_of(code_hash(name for name in modules if not name.startswith(_NOT_SHOWN)), tables)
-    study = Study(settings, run_dir)
-    study.fingerprint = fingerprint
+    return hash_of(code_hash(name for name in modules if not name.startswith(_NOT_SHOWN)), tables)
+
+
+def _notebook(name: str, study: Study, code: str) -> Product:
+    """A notebook's folder, and the key of its executed copy: of all that it shows."""
+    sources = _cell_sources(notebooks_dir() / f"{name}.ipynb")
+    shown = _claims_shown(name, sources, study.run_dir)
     # Without the name of a file: ``not_measured`` has what it says.
-    asked = settings.model_dump(exclude={"evaluation": {"ambiguous"}})
+    asked = study.settings.model_dump(exclude={"evaluation": {"ambiguous"}})
+    key = hash_of(sources, asked, study.not_measured, study.fingerprint, code, *shown)
+    return Product(study.folder(name), key)
 
-    def product_of(name: str) -> Product:
-        sources = _cell_sources(notebooks_dir() / f"{name}.ipynb")
-        shown = _claims_shown(name, sources, run_dir)
-        key = hash_of(sources, asked, study.not_measured, fingerprint, code, *shown)
-        return Product(run_dir / name, key)
 
-    damaged = _damaged(stages, study)
-    stale = [name for name in stages if name in damaged or not _is_executed(product_of(name))]
-    executed = []
-    with ExitStack() as stack:
-        if stale:
-            stack.enter_context(workers)
-            stack.enter_context(begun_ahead(jobs_of(name, study) for name in stale))
-        for name in stages:
-            product = product_of(name)  # again: notebooks before it may claim something else now
-            if name not in damaged and _is_executed(product):
-                say(f"{name}: unchanged, skipped")
-                continue
-            say(f"{name}: running")
-            start = time.monotonic()
-            product.begin()
-            with _relayed_progress(name, say):
-                _execute(notebooks_dir() / f"{name}.ipynb", _copy_of(product), parameters)
-            product.finish(device=study.device)
-            executed.append(name)
-            say(f"{name}: done in {time.monotonic() - start:.0f} s")
-    write_claims(study)
-    return executed
+def _run_notebook(study: Study, notebook: Product, parameters: dict[str, Any], say: Say) -> None:
+    name = notebook.folder.name
+    say(f"{name}: running")
+    start = time.monotonic()
+    notebook.begin()
+    with relayed_progress(name, say):
+        execute(notebooks_dir() / f"{name}.ipynb", _copy_of(notebook), parameters)
+    notebook.finish(device=study.device)
+    say(f"{name}: done in {time.monotonic() - start:.0f} s")
 
 
 def _remove_leftovers(run_dir: Path) -> None:
@@ -176,15 +171,17 @@ def _remove_leftovers(run_dir: Path) -> None:
             remove_partial_files(folder)
 
 
-def _damaged(stages: Sequence[str], study: Study) -> set[str]:
+def _damaged(planned: Mapping[str, Sequence[Job]]) -> set[str]:
     """The notebooks that train what is not there, or not whole any more; from whatever it was made.
 
     What a training started from may be gone, for nothing makes that again while the training is there.
+
+    planned: the jobs of each notebook, in their order.
     """
     seen: set[Path] = set()
     found = set()
-    for name in stages:
-        folders = {job.product.folder for job in jobs_of(name, study)} - seen
+    for name, jobs in planned.items():
+        folders = {job.product.folder for job in jobs} - seen
         if not all(is_whole(folder / "made.json") for folder in folders):
             found.add(name)
         seen |= folders
@@ -216,196 +213,6 @@ def _claims_shown(name: str, sources: Sequence[str], run_dir: Path) -> list[str]
         return []
     tables = sorted(run_dir.glob("[0-9][0-9]_*/claims.csv"))
     return [file_digest(path) for path in tables if path.parent.name < name]
-
-
-def _execute(source: Path, target: Path, parameters: dict[str, Any]) -> None:
-    import nbformat
-    import papermill
-    from nbclient.exceptions import DeadKernelError
-    from papermill.exceptions import PapermillExecutionError
-
-    # papermill only warns about a parameter that the notebook does not have.
-    missing = set(parameters) - set(papermill.inspect_notebook(str(source)))
-    if missing:
-        raise NotebookError(f"{source.name}: no parameter {', '.join(sorted(missing))}")
-    # NotebookError says that a kernel died; of one shut down with its run asyncio would tell at the end.
-    logging.getLogger("asyncio").addFilter(_is_no_dead_kernel)
-    failed = target.with_suffix(".failed.ipynb")
-    failed.unlink(missing_ok=True)
-    with atomic_path(target) as temporary, tempfile.TemporaryDirectory() as sockets:
-        try:
-            papermill.execute_notebook(
-                str(source),
-                str(temporary),
-                parameters,
-                kernel_name="python3",
-                kernel_manager_class=_ipc_kernel_manager(f"{sockets}/kernel"),
-                cwd=str(source.parent),
-                engine_name=_engine_that_saves_once(),
-                progress_bar=False,
-                log_output=False,
-                coalesce_streams=True,  # how prints are cut into messages is up to chance
-                shutdown_kernel="immediate",  # it has nothing left to say but why it was interrupted
-            )
-        except (PapermillExecutionError, DeadKernelError) as error:
-            os.replace(temporary, failed)
-            raise NotebookError(
-                f"{source.stem}: {_what_failed(error)}\nthe notebook up to there: {failed}"
-            ) from None
-        write_text(temporary, _without_stamps(nbformat.read(temporary, as_version=4)))
-
-
-def _is_no_dead_kernel(record: logging.LogRecord) -> bool:
-    from nbclient.exceptions import DeadKernelError
-
-    return not (record.exc_info and isinstance(record.exc_info[1], DeadKernelError))
-
-
-def _what_failed(error: Exception) -> str:
-    from papermill.exceptions import PapermillExecutionError
-
-    if isinstance(error, PapermillExecutionError):
-        return f"cell {error.exec_count} failed: {error.ename}: {error.evalue}"
-    return "its kernel died; was it killed, for lack of memory perhaps?"
-
-
-def _engine_that_saves_once() -> str:
-    """Papermill's own saves the notebook twice a cell, and the kernel waits; this one at the end."""
-    from papermill.engines import NBClientEngine, papermill_engines
-
-    class SavedAtTheEnd(NBClientEngine):
-        @classmethod
-        def execute_managed_notebook(cls, nb_man: Any, kernel_name: str, **options: Any) -> Any:
-            path, nb_man.output_path = nb_man.output_path, None
-            try:
-                return super().execute_managed_notebook(nb_man, kernel_name, **options)
-            finally:
-                nb_man.output_path = path  # papermill saves there when this returns or raises
-
-    papermill_engines.register(SavedAtTheEnd.__name__, SavedAtTheEnd)
-    return SavedAtTheEnd.__name__
-
-
-def _ipc_kernel_manager(prefix: str) -> type:
-    """Kernels reached through files ``PREFIX-1`` .. instead of TCP ports, which runs would race for."""
-    from jupyter_client import AsyncKernelManager
-
-    class IPCKernelManager(AsyncKernelManager):
-        transport = "ipc"
-        ip = prefix
-
-    return IPCKernelManager
-
-
-def _without_stamps(notebook: NotebookNode) -> str:
-    """The notebook as text without times and chance, so that equal runs give equal files."""
-    import nbformat
-
-    notebook.metadata.pop("papermill", None)
-    for cell in notebook.cells:
-        for key in ("papermill", "execution"):
-            cell.metadata.pop(key, None)
-        if "injected-parameters" in cell.metadata.get("tags", []):
-            cell["id"] = "injected-parameters"  # papermill's is random
-    return nbformat.writes(notebook) + "\n"
-
-
-@contextmanager
-def _relayed_progress(name: str, say: Say) -> Iterator[None]:
-    """Let the notebook's kernel report its progress to a file, and show the lines as they come."""
-    with tempfile.TemporaryDirectory() as folder:
-        log = Path(folder) / "progress"
-        log.touch()
-        over = threading.Event()
-        thread = threading.Thread(target=_relay, args=(log, name, say, over), daemon=True)
-        thread.start()
-        try:
-            with environment(**{VARIABLE: str(log)}):
-                yield
-        finally:
-            over.set()
-            thread.join()
-
-
-def _relay(log: Path, name: str, say: Say, over: threading.Event) -> None:
-    with log.open() as lines:
-        while True:
-            ending = over.wait(timeout=1)
-            fresh = lines.readlines()
-            for line in fresh:
-                if line.startswith(NOTE) or line is fresh[-1]:
-                    say(f"{name}:   {line.strip()}")
-            if ending:
-                return
-
-
-def publish_notebooks(run_dir: Path) -> list[Path]:
-    """Copy the outputs of a run's executed notebooks into the checkout's notebooks.
-
-    The committed notebooks then show the run, without its injected parameters.
-
-    Raises:
-        SettingsError: not a complete run of the default settings; nothing is changed.
-    """
-    if read_settings(run_dir / "config.json") != make_settings():
-        raise SettingsError(f"{run_dir}: not a run of the default settings")
-    texts: dict[Path, str] = {}
-    problems = []
-    for name in stage_names():
-        source = run_dir / name / f"{name}.ipynb"
-        # A notebook that failed leaves its last copy, of other code or settings, but not this.
-        if not is_whole(source.parent / "made.json"):
-            problems.append(f"{source}: not executed to its end, or files beside it were changed")
-            continue
-        try:
-            texts[notebooks_dir() / f"{name}.ipynb"] = _published(source)
-        except Exception as error:  # a damaged notebook makes its reader fail in a dozen ways
-            reason = str(error).partition("\n")[0][:80] or type(error).__name__
-            problems.append(f"{source}: expected an executed notebook: {reason}")
-    if problems:
-        raise SettingsError("\n".join(problems))
-    readme = refresh_readme()  # first: it may be refused as well
-    for target, text in texts.items():
-        write_text(target, text)
-    return [*texts, readme]
-
-
-def _published(source: Path) -> str:
-    """An executed notebook as it is committed: small, and without its injected parameters.
-
-    Raises:
-        Exception: it is damaged.
-    """
-    import nbformat
-
-    executed = nbformat.read(source, as_version=4)
-    executed.cells = [
-        cell
-        for cell in executed.cells
-        if "injected-parameters" not in cell.metadata.get("tags", [])
-    ]
-    if not any(cell.execution_count for cell in _code_cells(executed)):
-        raise ValueError("no cell of it was executed")
-    for count, cell in enumerate(_code_cells(executed), start=1):
-        cell.execution_count = count
-        for output in cell.outputs:
-            if "execution_count" in output:
-                output.execution_count = count
-        _shrink_pictures(cell.outputs)
-    return _without_stamps(executed)
-
-
-def _shrink_pictures(outputs: list[NotebookNode]) -> None:
-    """A notebook on the web stays below a megabyte; a run's own copy keeps all colours."""
-    for output in outputs:
-        picture = output.get("data", {}).get("image/png")
-        if picture:
-            smaller = with_fewer_colours(base64.b64decode(picture))
-            output["data"]["image/png"] = base64.b64encode(smaller).decode()
-
-
-def _code_cells(notebook: NotebookNode) -> list[NotebookNode]:
-    return [cell for cell in notebook.cells if cell.cell_type == "code"]
 
 
 def to_stderr(line: str) -> None:

@@ -25,20 +25,21 @@ from cli_helpers import wait_for, wait_until
 from distributed import Client
 from training_helpers import TINY
 
-from fustal_core import jobs, rundir, stages, workers
+from fustal_core import jobs, rundir, scheduling, stages, workers
 from fustal_core.ablation import measurement_job
 from fustal_core.annotations import DataError
 from fustal_core.config import Settings, SettingsError, make_settings
 from fustal_core.data import Dataset
 from fustal_core.features import FeatureStore
 from fustal_core.files import load_checkpoint
-from fustal_core.jobs import Job, JobError
+from fustal_core.jobs import Job
 from fustal_core.locks import making_lock
 from fustal_core.naming import GENERATORS
 from fustal_core.progress import VARIABLE, say_note, show_progress
 from fustal_core.rundir import Product, RunDirectoryError
 from fustal_core.stage_settings import Method
 from fustal_core.stages import Study, load_data, open_study
+from fustal_core.workers import JobError
 
 LONG = TINY | {"generation.iterations": 300, "generation.checkpoint_every": 10}
 
@@ -60,7 +61,7 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> Study:
 
 @pytest.fixture(autouse=True)
 def no_workers_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in (jobs.SCHEDULER, jobs.WORKERS):
+    for name in (scheduling.SCHEDULER, jobs.WORKERS):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -142,7 +143,7 @@ def talk_on(seconds: float) -> None:
 
 
 def write_line(path: Path, line: str) -> None:
-    with path.open("a") as file:
+    with path.open("a", encoding="utf-8") as file:
         file.write(f"{line}\n")
     time.sleep(0.3)
 
@@ -196,7 +197,7 @@ def test_results_do_not_depend_on_who_makes_them(
     if how == "argument":
         jobs.make(wanted(study), scheduler=cluster)
     elif how == "variable":
-        monkeypatch.setenv(jobs.SCHEDULER, cluster)
+        monkeypatch.setenv(scheduling.SCHEDULER, cluster)
         jobs.make(wanted(study))
     else:
         monkeypatch.setattr(jobs, "local_cluster", lambda workers: nullcontext(cluster))
@@ -240,7 +241,7 @@ def test_one_job_needs_no_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 def test_what_several_need_is_one_job_before_them(tmp_path: Path) -> None:
     study = a_study(tmp_path)
-    found = jobs.missing_of(wanted(study))
+    found = scheduling.missing_of(wanted(study))
     assert names(found) == [
         "seed 0: cross-video",
         "seed 0: student on selected, first phase",
@@ -249,8 +250,8 @@ def test_what_several_need_is_one_job_before_them(tmp_path: Path) -> None:
         "seed 0 cola: cola",
         "seed 1 data-seed1: cross-video",
     ]
-    assert names(jobs.missing_of([*wanted(study), *wanted(study)])) == names(found)
-    assert jobs.missing_of([]) == []
+    assert names(scheduling.missing_of([*wanted(study), *wanted(study)])) == names(found)
+    assert scheduling.missing_of([]) == []
 
 
 def test_every_job_comes_after_those_it_needs(tmp_path: Path) -> None:
@@ -258,7 +259,7 @@ def test_every_job_comes_after_those_it_needs(tmp_path: Path) -> None:
     every = [jobs.generation(study, method) for method in ("ftcl", "hr-pro", "cola", "acm-net")]
     every += [jobs.student(study, labels) for labels in ("truth", "raw", "selected")]
     every += [jobs.student(study.variant("s1", seed=1), "raw", distill=False)]
-    found = jobs.missing_of(every[::-1])
+    found = scheduling.missing_of(every[::-1])
     folders = [job.product.folder for job in found]
     assert len(folders) == len(set(folders))
     for place, job in enumerate(found):
@@ -303,7 +304,9 @@ def test_a_generator_that_is_gone_is_made_before_the_students_that_ask_for_it(
     study = a_study(tmp_path)
     study.phase_one("selected")
     (study.generation_product("cross-video").folder / "weights.safetensors").unlink()
-    found = jobs.missing_of([jobs.student(study, distill=distill) for distill in (False, True)])
+    found = scheduling.missing_of(
+        [jobs.student(study, distill=distill) for distill in (False, True)]
+    )
     assert names(found)[0] == "seed 0: cross-video"
     assert len(found) == 3
 
@@ -318,8 +321,8 @@ def test_the_longest_chain_that_waits_for_a_job(tmp_path: Path) -> None:
     then = a_job(tmp_path, die, "then", after=(first,), work=9.0)
     alone = a_job(tmp_path, die, "alone", work=3.0)
     missing = [root, alone, left, right, end, first, then]
-    assert jobs.chain_works(missing) == [6.5, 3.0, 5.5, 2.5, 0.5, 9.0, 9.0]
-    assert jobs.chain_works([]) == []
+    assert scheduling.chain_works(missing) == [6.5, 3.0, 5.5, 2.5, 0.5, 9.0, 9.0]
+    assert scheduling.chain_works([]) == []
 
 
 def test_what_takes_how_long(tmp_path: Path) -> None:
@@ -365,28 +368,32 @@ class FakeClient:
 
 
 def submit(client: Any, missing: Sequence[Job]) -> list[Any]:
-    return jobs._submitted(client, missing, range(len(missing)))
+    return scheduling._submitted(client, missing, range(len(missing)))
 
 
 def test_of_the_same_data_the_longest_chain_is_first_and_other_data_is_later(
     tmp_path: Path,
 ) -> None:
     study = a_study(tmp_path)
-    ranks = jobs.priorities(jobs.missing_of(wanted(study)))
+    ranks = scheduling.priorities(scheduling.missing_of(wanted(study)))
     # One minute of the generator and three of each student, of which half is the first phase.
     assert ranks[:5] == pytest.approx([4.0, 3.0, 1.5, 1.5, 1.0], abs=1e-4)
     assert sorted(ranks, reverse=True) == ranks
     assert len(set(ranks)) == 6
     assert ranks[5] < -900  # the generator of the other data
-    other, own = jobs.missing_of(wanted(study)[-1:]), jobs.missing_of(wanted(study)[:1])
-    assert max(jobs.priorities([*other, *own])[1:]) < 0 < jobs.priorities([*other, *own])[0]
+    other, own = scheduling.missing_of(wanted(study)[-1:]), scheduling.missing_of(wanted(study)[:1])
+    assert (
+        max(scheduling.priorities([*other, *own])[1:])
+        < 0
+        < scheduling.priorities([*other, *own])[0]
+    )
 
 
 def test_what_is_submitted(tmp_path: Path) -> None:
     """Each waits for the futures of those before it, and takes a GPU where the study has one."""
     study = a_study(tmp_path / "a")
     client = FakeClient()
-    waiting = submit(client, jobs.missing_of(wanted(study)))
+    waiting = submit(client, scheduling.missing_of(wanted(study)))
     generation, first, plain, ema, cola, other = client.submitted
     assert waiting == [sent.future for sent in client.submitted]
     assert generation.before == cola.before == other.before == []
@@ -397,12 +404,12 @@ def test_what_is_submitted(tmp_path: Path) -> None:
     assert {sent.topic for sent in client.submitted} == {f"fustal-progress-{tmp_path / 'a'}"}
     # What is sent is the job alone, and no other run directory's job is taken for it.
     assert all(sent.job.after == () for sent in client.submitted)
-    submit(client, jobs.missing_of(wanted(a_study(tmp_path / "b"))))
+    submit(client, scheduling.missing_of(wanted(a_study(tmp_path / "b"))))
     assert len({sent.key for sent in client.submitted}) == 12
 
     study.device = "cuda"
     gpu = FakeClient()
-    submit(gpu, jobs.missing_of([jobs.student(study)]))
+    submit(gpu, scheduling.missing_of([jobs.student(study)]))
     assert [sent.resources for sent in gpu.submitted] == [{"GPU": 1}] * 3
 
 
@@ -473,7 +480,7 @@ def test_workers_end_with_who_started_them(tmp_path: Path) -> None:
 
 def how_it_began() -> tuple[int, set[str], set[str]]:
     """Of a worker: its parent, what it has imported, what the environment of its beginning named."""
-    named = Path("/proc/self/environ").read_text().split("\0")
+    named = Path("/proc/self/environ").read_text(encoding="utf-8").split("\0")
     return os.getppid(), set(sys.modules), {line.split("=")[0] for line in named}
 
 
@@ -585,7 +592,7 @@ def test_a_wrong_address_is_refused(
         raise AssertionError
     assert time.monotonic() - start < 10
     assert not (tmp_path / "touched").exists()
-    assert jobs.SCHEDULER not in os.environ
+    assert scheduling.SCHEDULER not in os.environ
 
 
 def test_a_scheduler_without_workers_is_said_to_have_none_until_it_is_gone(
@@ -594,7 +601,7 @@ def test_a_scheduler_without_workers_is_said_to_have_none_until_it_is_gone(
     """Once, not again and again in the night that a queue takes."""
     log = tmp_path / "progress"
     monkeypatch.setenv(VARIABLE, str(log))
-    monkeypatch.setattr(jobs, "_LOOK_AGAIN_S", 0.1)
+    monkeypatch.setattr(scheduling, "_LOOK_AGAIN_S", 0.1)
     said: list[str] = []
 
     def ask() -> None:
@@ -631,10 +638,10 @@ def test_who_is_missing_is_said_when_it_begins(
     there = {str(i): {"resources": resources} for i, resources in enumerate(workers)}
     client = SimpleNamespace(scheduler_info=lambda n_workers: {"workers": there}, status="running")
     notes: list[str] = []
-    monkeypatch.setattr(jobs, "say_note", notes.append)
-    nobody = jobs._has_nobody_for(client, [job], False)
+    monkeypatch.setattr(scheduling, "say_note", notes.append)
+    nobody = scheduling._has_nobody_for(client, [job], False)
     assert nobody == bool(said)
-    assert jobs._has_nobody_for(client, [job], nobody) == nobody
+    assert scheduling._has_nobody_for(client, [job], nobody) == nobody
     assert notes == ([said] if said else [])
 
 
@@ -646,8 +653,8 @@ def test_a_scheduler_that_goes_while_it_is_asked_is_not_said_to_have_no_workers(
     job = a_job(tmp_path, partial(touch, tmp_path / "t"))
     client = SimpleNamespace(scheduler_info=lambda n_workers: {}, status="closed")
     notes: list[str] = []
-    monkeypatch.setattr(jobs, "say_note", notes.append)
-    assert jobs._has_nobody_for(client, [job], before) == before
+    monkeypatch.setattr(scheduling, "say_note", notes.append)
+    assert scheduling._has_nobody_for(client, [job], before) == before
     assert notes == []
 
 
@@ -709,19 +716,19 @@ def test_offered_workers_are_told_by_variables_and_taken_back(
     before: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if before:
-        monkeypatch.setenv(jobs.SCHEDULER, before)
+        monkeypatch.setenv(scheduling.SCHEDULER, before)
         monkeypatch.setenv(jobs.WORKERS, "7")
     monkeypatch.setattr(jobs, "local_cluster", a_fake_cluster)
-    told = [os.environ.get(name) for name in (jobs.SCHEDULER, jobs.WORKERS)]
+    told = [os.environ.get(name) for name in (scheduling.SCHEDULER, jobs.WORKERS)]
     with jobs.offered(None, 3):
-        assert os.environ[jobs.SCHEDULER] == "tcp://of-3"
+        assert os.environ[scheduling.SCHEDULER] == "tcp://of-3"
         assert os.environ[jobs.WORKERS] == "3"
     with jobs.offered(None, 1):
-        assert jobs.SCHEDULER not in os.environ
+        assert scheduling.SCHEDULER not in os.environ
         assert os.environ[jobs.WORKERS] == "1"
     with pytest.raises(ZeroDivisionError), jobs.offered(None, 2):
         _ = 1 / 0
-    assert [os.environ.get(name) for name in (jobs.SCHEDULER, jobs.WORKERS)] == told
+    assert [os.environ.get(name) for name in (scheduling.SCHEDULER, jobs.WORKERS)] == told
 
 
 def test_a_scheduler_that_is_there_is_offered_as_it_is(
@@ -729,8 +736,8 @@ def test_a_scheduler_that_is_there_is_offered_as_it_is(
 ) -> None:
     monkeypatch.setattr(jobs, "local_cluster", None)
     with jobs.offered(cluster, 5):
-        assert os.environ[jobs.SCHEDULER] == cluster
-    assert jobs.SCHEDULER not in os.environ
+        assert os.environ[scheduling.SCHEDULER] == cluster
+    assert scheduling.SCHEDULER not in os.environ
 
 
 def test_what_will_be_asked_for_is_begun_ahead(
@@ -747,8 +754,8 @@ def test_what_will_be_asked_for_is_begun_ahead(
     with jobs.offered(None, 1):
         pass
     with jobs.local_cluster(1) as address:
-        monkeypatch.setenv(jobs.SCHEDULER, address)
-        with jobs.begun_ahead([[blocking, first], [first, second], [third]]):
+        monkeypatch.setenv(scheduling.SCHEDULER, address)
+        with scheduling.begun_ahead([[blocking, first], [first, second], [third]]):
             jobs.make([job("asked"), second])
             asked = log.read_text().split()
             wait_until(lambda: len(log.read_text().split()) == 4)
@@ -765,8 +772,8 @@ def test_what_failed_ahead_fails_for_who_asks_for_it(
 ) -> None:
     wrong = a_job(tmp_path, partial(fail, DataError(["no such class"])), "wrong")
     with jobs.local_cluster(1) as address:
-        monkeypatch.setenv(jobs.SCHEDULER, address)
-        with jobs.begun_ahead([[wrong]]):
+        monkeypatch.setenv(scheduling.SCHEDULER, address)
+        with scheduling.begun_ahead([[wrong]]):
             time.sleep(2)
             with pytest.raises(DataError, match="no such class"):
                 jobs.make([wrong])
@@ -775,12 +782,12 @@ def test_what_failed_ahead_fails_for_who_asks_for_it(
 def test_what_is_planned_and_not_asked_for_is_dropped_with_the_plan(
     cluster: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(jobs.SCHEDULER, cluster)
+    monkeypatch.setenv(scheduling.SCHEDULER, cluster)
     talking = [a_job(tmp_path, partial(talk_on, 60), str(n)) for n in range(4)]
     late = a_job(tmp_path, partial(touch, tmp_path / "late"), "late", after=tuple(talking))
-    with jobs.begun_ahead([[late]]):
+    with scheduling.begun_ahead([[late]]):
         time.sleep(1)
-    monkeypatch.delenv(jobs.SCHEDULER)
+    monkeypatch.delenv(scheduling.SCHEDULER)
     with Client(cluster) as client:
         wait_until(lambda: not any(client.run(is_at_work).values()))
     assert not (tmp_path / "late").exists()
@@ -795,8 +802,8 @@ def test_a_worker_holds_the_data_of_one_job_however_many_it_did(
     methods = ("cola", "cola", "cross-video", "cross-video")
     turns = [jobs.generation(*pair) for pair in zip(variants, methods, strict=True)]
     with jobs.local_cluster(1) as address, Client(address) as client:
-        monkeypatch.setenv(jobs.SCHEDULER, address)
-        with jobs.begun_ahead([[job] for job in turns]):
+        monkeypatch.setenv(scheduling.SCHEDULER, address)
+        with scheduling.begun_ahead([[job] for job in turns]):
             jobs.make(turns[-1:])
             wait_until(lambda: all(job.product.is_made for job in turns))
             assert list(client.run(count_data_sets).values()) == [1]
@@ -847,11 +854,11 @@ def test_a_job_is_the_same_whatever_it_or_its_directory_is_called(
     tmp_path: Path, cluster: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What runs ahead under one name and is asked for under another is made once."""
-    monkeypatch.setenv(jobs.SCHEDULER, cluster)
+    monkeypatch.setenv(scheduling.SCHEDULER, cluster)
     monkeypatch.chdir(tmp_path)
     job = a_job(tmp_path, partial(write_line, tmp_path / "lines", "done"))
     same = replace(job, name="of a variant", product=Product(Path("mine"), "key"))
-    with jobs.begun_ahead([[job]]):
+    with scheduling.begun_ahead([[job]]):
         jobs.make([same])
     assert (tmp_path / "lines").read_text() == "done\n"
 
@@ -875,7 +882,7 @@ def test_without_workers_nothing_is_planned(tmp_path: Path) -> None:
         pytest.fail("asked")
         yield []
 
-    with jobs.begun_ahead(plan()):
+    with scheduling.begun_ahead(plan()):
         pass
 
 
@@ -912,13 +919,13 @@ def test_a_worker_with_other_code_or_other_data_makes_nothing(
 ) -> None:
     study = a_study(tmp_path)
     missing = [jobs.generation(study, "cola")]
-    monkeypatch.setattr(jobs, "all_code", lambda: "another")
+    monkeypatch.setattr(scheduling, "all_code", lambda: "another")
     with pytest.raises(JobError, match="cola: the worker has another version"):
-        jobs.make_at(cluster, missing)
+        scheduling.make_at(cluster, missing)
     monkeypatch.undo()
     study.fingerprint = "of other data"
     with pytest.raises(JobError, match="not that of the run"):
-        jobs.make_at(cluster, missing)
+        scheduling.make_at(cluster, missing)
     assert not list(tmp_path.rglob("weights.safetensors"))
 
 
@@ -927,4 +934,4 @@ def test_no_worker_there_has_a_gpu(cluster: str, tmp_path: Path) -> None:
     missing = [jobs.generation(study, "cola")]
     study.device = "cuda"
     with pytest.raises(SettingsError, match="--resources GPU=1"):
-        jobs.make_at(cluster, missing)
+        scheduling.make_at(cluster, missing)

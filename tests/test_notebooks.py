@@ -17,13 +17,14 @@ from cli_helpers import fustal
 
 from fustal_core import plan
 from fustal_core.claim_list import CLAIMS
-from fustal_core.jobs import Job, missing_of
+from fustal_core.jobs import Job
 from fustal_core.made_from import student_folder
 from fustal_core.naming import GENERATORS
 from fustal_core.oracle import RUNGS
 from fustal_core.pipeline import notebooks_dir, stage_names
 from fustal_core.reporting import MAIN_COLUMNS
 from fustal_core.results import keep_subset, read_ground_truth
+from fustal_core.scheduling import missing_of
 from fustal_core.stages import open_study
 
 STAGES = stage_names()

@@ -8,9 +8,9 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 
-from fustal_core import pipeline
+from fustal_core import publishing
 from fustal_core.config import SettingsError, make_settings
-from fustal_core.pipeline import publish_notebooks
+from fustal_core.publishing import publish_notebooks
 from fustal_core.rundir import Product, claim_run_dir
 
 NAMES = ("00_first", "01_second")
@@ -24,9 +24,9 @@ def committed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in NAMES:
         cells = [new_code_cell("seed = 0", id="a"), new_code_cell("print(seed)", id="b")]
         nbformat.write(new_notebook(cells=cells), folder / f"{name}.ipynb")
-    monkeypatch.setattr(pipeline, "notebooks_dir", lambda: folder)
-    monkeypatch.setattr(pipeline, "stage_names", lambda: list(NAMES))
-    monkeypatch.setattr(pipeline, "refresh_readme", lambda: tmp_path / "README.md")
+    monkeypatch.setattr(publishing, "notebooks_dir", lambda: folder)
+    monkeypatch.setattr(publishing, "stage_names", lambda: list(NAMES))
+    monkeypatch.setattr(publishing, "refresh_readme", lambda: tmp_path / "README.md")
     return folder
 
 
