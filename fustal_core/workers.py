@@ -40,6 +40,12 @@ _SLOW_IMPORTS = ["distributed", "fustal_core.workers", "scipy.signal", "torch._d
 one before."""
 
 
+_OTHER_PROCESSOR = (
+    "simulated on another kind of processor, its last bits may be others; 'fustal simulate' writes it "
+    "once, and --data reads it from there"
+)
+
+
 class JobError(Exception):
     """A job that cannot be done; the message says which, and what to look for."""
 
@@ -147,4 +153,5 @@ def _provide_data(owner: Study, kept: dict[str, Dataset]) -> None:
     kept.clear()
     # Other studies of a run have data of their settings, which no fingerprint was taken of.
     if not owner.base and owner.dataset.fingerprint != owner.fingerprint:
-        raise JobError("the data that the worker finds is not that of the run")
+        why = _OTHER_PROCESSOR if owner.settings.data == "simulated" else "were files changed?"
+        raise JobError(f"the data that the worker finds is not that of the run: {why}")

@@ -924,7 +924,7 @@ def test_a_worker_with_other_code_or_other_data_makes_nothing(
         scheduling.make_at(cluster, missing)
     monkeypatch.undo()
     study.fingerprint = "of other data"
-    with pytest.raises(JobError, match="not that of the run"):
+    with pytest.raises(JobError, match="not that of the run: simulated on another kind of proc"):
         scheduling.make_at(cluster, missing)
     assert not list(tmp_path.rglob("weights.safetensors"))
 
