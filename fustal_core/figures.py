@@ -119,13 +119,13 @@ def colour_of(name: str) -> str:
 
 
 def styled(function: Callable[P, R]) -> Callable[P, R]:
-    """Run a drawing function under the study's style, leaving the reader's own settings alone."""
+    """Run a drawing function in the study's style, leaving the reader's own settings out and alone."""
 
     @functools.wraps(function)
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
-        import matplotlib
+        from matplotlib import style
 
-        with matplotlib.rc_context(STYLE):
+        with style.context(["default", STYLE]):
             return function(*args, **kwargs)
 
     return wrapper
@@ -165,11 +165,11 @@ def write_figure(figure: Figure, path: Path) -> None:
 
     The bytes depend on the figure alone: no date, no program version.
     """
-    import matplotlib
+    from matplotlib import style
 
     kind = path.suffix[1:].lower()
     look = {"pdf.fonttype": 42, "svg.hashsalt": "fustal"}  # the salt makes the svg's ids repeat
-    with atomic_path(path) as partial, matplotlib.rc_context(look):
+    with atomic_path(path) as partial, style.context(["default", look]):
         figure.savefig(partial, format=kind, dpi=150, metadata=dict.fromkeys(FORMATS[kind]))
 
 

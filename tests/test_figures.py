@@ -312,6 +312,14 @@ def test_a_figure_s_files_are_laid_out_alike(main: pd.DataFrame, tmp_path: Path)
         np.testing.assert_array_equal(axes.get_position(), expected.get_position())
 
 
+def test_a_reader_s_settings_do_not_enter_the_files(main: pd.DataFrame, tmp_path: Path) -> None:
+    usual = save_figure(plot_main_results(main), tmp_path / "usual")
+    papers = {"text.usetex": True, "savefig.transparent": True, "savefig.bbox": "tight"}
+    with plt.rc_context(papers | {"axes.titlepad": 40, "pdf.compression": 1}):
+        written = save_figure(plot_main_results(main), tmp_path / "written")
+    assert [path.read_bytes() for path in written] == [path.read_bytes() for path in usual]
+
+
 def test_figures_leave_pyplot_and_its_settings_alone(main: pd.DataFrame) -> None:
     before = dict(plt.rcParams)
     plot_main_results(main)
