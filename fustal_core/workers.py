@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import resource
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -30,6 +31,8 @@ _PATIENCE_S = 10
 _KEEP_MEMORY = {"MALLOC_TRIM_THRESHOLD_": 2**30, "MALLOC_MMAP_THRESHOLD_": 2**25}
 """Dask lets workers hand back freed memory at once, and a training step frees and takes a lot of it: so
 a student took three times as long. 2^25 bytes are the most that glibc accepts."""
+_OPEN_FILES = 10_240
+"""More than enough for a thousand workers, and the most that macOS accepts."""
 _DEATHS = 6
 """Of its workers that a job outlives. Dask counts those of a worker with which it merely waits."""
 _ALONE = Lock()
@@ -52,7 +55,11 @@ class JobError(Exception):
 
 @contextmanager
 def local_cluster(workers: int) -> Iterator[str]:
-    """Worker processes on this machine, one thread each, or a GPU each; yields the address."""
+    """Worker processes on this machine, one thread each, or a GPU each; yields the address.
+
+    Raises:
+        SettingsError: so many could not be started.
+    """
     import dask
     from distributed import Nanny, Scheduler, SpecCluster
     from distributed.utils import get_mp_context
@@ -75,14 +82,27 @@ def local_cluster(workers: int) -> Iterator[str]:
             "forkserver" if sys.platform == "linux" and not gpus else "spawn"
         ),
     }
+    _allow_many_open_files()
     with dask.config.set(own_way):
         get_mp_context().set_forkserver_preload(_SLOW_IMPORTS)
-        with SpecCluster(
-            workers={i: {"cls": Nanny, "options": common | own} for i, own in enumerate(places)},
-            scheduler={"cls": Scheduler, "options": local},
-            silence_logs=logging.ERROR,
-        ) as cluster:
+        try:
+            cluster = SpecCluster(
+                workers={i: {"cls": Nanny, "options": common | x} for i, x in enumerate(places)},
+                scheduler={"cls": Scheduler, "options": local},
+                silence_logs=logging.ERROR,
+            )
+        except (OSError, RuntimeError) as error:
+            raise SettingsError(f"--workers: {workers} could not be started: {error}") from None
+        with cluster:
             yield cluster.scheduler_address
+
+
+def _allow_many_open_files() -> None:
+    """As many as the system lets this process have: each worker takes some nine of them here."""
+    allowed, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _OPEN_FILES if most == resource.RLIM_INFINITY else min(most, _OPEN_FILES)
+    if allowed != resource.RLIM_INFINITY and allowed < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
 
 
 def _gpus() -> list[str]:

@@ -460,7 +460,30 @@ from fustal_core.stages import open_study
 study = open_study(profile="smoke", run_dir=sys.argv[1], overrides=SETTINGS)
 jobs.make([jobs.generation(study, method) for method in ("cola", "cross-video")], workers=2)
 """
+CROWD = """
+import resource
+import sys
+from fustal_core.config import SettingsError
+from fustal_core.jobs import local_cluster
+from fustal_core.workers import connect
+
+resource.setrlimit(resource.RLIMIT_NOFILE, (40, int(sys.argv[1])))
+if __name__ == "__main__":
+    try:
+        with local_cluster(4) as address, connect(address) as client:
+            print(len(client.scheduler_info(n_workers=-1)["workers"]))
+    except SettingsError as error:
+        print(error)
+"""
 ENDLESS = LONG | {"generation.iterations": 100_000}
+
+
+@pytest.mark.parametrize(("most", "said"), [(4096, "4"), (40, "--workers: 4 could not be started")])
+def test_workers_take_more_open_files_than_usual(most: int, said: str) -> None:
+    command = [sys.executable, "-c", CROWD, str(most)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.stdout.startswith(said), done.stderr
+    assert done.returncode == 0
 
 
 def test_workers_end_with_who_started_them(tmp_path: Path) -> None:
