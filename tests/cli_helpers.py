@@ -9,10 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 
-def fustal(*arguments: str | Path) -> subprocess.CompletedProcess:
-    """Run the command in a process of its own."""
+def fustal(*arguments: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess:
+    """Run the command in a process of its own, in some folder."""
     command = [sys.executable, "-m", "fustal_core", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=cwd)
 
 
 def assert_refused(result: subprocess.CompletedProcess, status: int, *fragments: str) -> None:

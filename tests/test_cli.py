@@ -126,6 +126,16 @@ def test_what_cannot_be_left_out_of_the_test_does_not_claim_a_run_directory(
     assert not (tmp_path / "run").exists()
 
 
+def test_a_list_of_what_is_ambiguous_is_named_from_where_one_stands(tmp_path: Path) -> None:
+    """And found by notebooks, which run in a folder of their own."""
+    (tmp_path / "list.txt").write_text("sim_test_0000 1 2\n")
+    asked = ["--profile", "smoke", "--set", "evaluation.ambiguous=list.txt", "--run-dir", "run"]
+    nobody = ["--scheduler", "nonsense://x"]  # so it ends before the first notebook
+    assert_refused(fustal("run", "data", *asked, *nobody, cwd=tmp_path), 2, "--scheduler")
+    settings = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert settings["evaluation"]["ambiguous"] == str(tmp_path / "list.txt")
+
+
 def test_a_missing_data_folder_exits_with_1(tmp_path: Path) -> None:
     result = fustal("run", "--data", tmp_path / "nowhere", "--run-dir", tmp_path / "run")
     assert_refused(result, 1, "nowhere", "no such data folder")
