@@ -6,7 +6,7 @@ import hashlib
 import io
 import json
 import os
-import tempfile
+import secrets
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -39,7 +39,6 @@ def atomic_path(path: Path) -> Iterator[Path]:
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary = _new_file_beside(target)
         yield temporary
-        os.chmod(temporary, 0o644)
         with temporary.open("rb") as written:
             os.fsync(written.fileno())
         os.replace(temporary, target)
@@ -53,10 +52,10 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 
 def _new_file_beside(path: Path) -> Path:
-    prefix = f".{path.name}.{_PARTIAL}"
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=prefix, suffix=path.suffix)
-    os.close(handle)
-    return Path(name)
+    # Who may read and write it is up to the umask; what tempfile makes is its owner's alone.
+    fresh = path.with_name(f".{path.name}.{_PARTIAL}{secrets.token_hex(4)}{path.suffix}")
+    fresh.touch(exist_ok=False)
+    return fresh
 
 
 def remove_partial_files(folder: Path) -> None:

@@ -226,7 +226,16 @@ def test_atomic_path_replaces_the_file_when_the_block_ends(tmp_path: Path) -> No
         assert path.read_text() == "old"
     assert path.read_text() == "new"
     assert os.listdir(path.parent) == ["file.txt"]
-    assert path.stat().st_mode & 0o777 == 0o644
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)])
+def test_who_may_read_a_file_is_up_to_the_umask(tmp_path: Path, umask: int, mode: int) -> None:
+    before = os.umask(umask)
+    try:
+        write_text(tmp_path / "file.txt", "text")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "file.txt").stat().st_mode & 0o777 == mode
 
 
 @pytest.mark.parametrize("existing", ["old", None])
