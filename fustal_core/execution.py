@@ -105,12 +105,22 @@ def _engine_that_saves_once() -> str:
 
 
 def _ipc_kernel_manager(prefix: str) -> type:
-    """Kernels reached through files ``PREFIX-1`` .. instead of TCP ports, which runs would race for."""
+    """Kernels of this very Python, reached through files ``PREFIX-1`` .. instead of TCP ports.
+
+    Two runs would race for a port.
+    """
     from jupyter_client import AsyncKernelManager
+    from jupyter_client.kernelspec import KernelSpecManager
+    from traitlets import default
 
     class IPCKernelManager(AsyncKernelManager):
         transport = "ipc"
         ip = prefix
+
+        @default("kernel_spec_manager")
+        def _this_python(self) -> KernelSpecManager:
+            # Kernels that others installed as "python3" may be of another Python, without this package.
+            return KernelSpecManager(kernel_dirs=[], parent=self)
 
     return IPCKernelManager
 

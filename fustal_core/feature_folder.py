@@ -14,6 +14,9 @@ from fustal_core.annotations import DataError, Report
 from fustal_core.description import STREAMS
 from fustal_core.feature_files import read_header
 
+_VIDEOS = "[!.]*.npy"
+"""Not the ._VIDEO.npy that macOS leaves on foreign disks."""
+
 
 class FeatureFolder(Mapping[str, np.ndarray]):
     """Video -> (T, D) features, read from their files each time they are asked for.
@@ -29,7 +32,7 @@ class FeatureFolder(Mapping[str, np.ndarray]):
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
         self._folders = _stream_folders(self.folder)
-        found = {path.stem for stream in self._folders for path in stream.glob("*.npy")}
+        found = {path.stem for stream in self._folders for path in stream.glob(_VIDEOS)}
         self._videos = dict.fromkeys(sorted(found))
         if not found:
             raise DataError([f"{self.folder}: no VIDEO.npy in it{_below(self.folder)}"])
@@ -76,7 +79,7 @@ def _stream_folders(folder: Path) -> list[Path]:
     problems = [
         f"{path}: no such folder, but {there[0]} is" for path in streams if path not in there
     ]
-    if any(folder.glob("*.npy")):
+    if any(folder.glob(_VIDEOS)):
         problems.append(
             f"{folder}: VIDEO.npy files beside {there[0].name}/, expected one or the other"
         )

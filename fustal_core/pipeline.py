@@ -137,9 +137,9 @@ def run_notebooks(
 
 def _code_shown() -> str:
     """Of the code and the tables whose results notebooks show."""
-    files = [path for path in sorted(PACKAGE.glob("tables/*")) if path.stem != "report"]
+    files = [path for path in sorted(PACKAGE.glob("tables/[!.]*")) if path.stem != "report"]
     tables = [path.read_text(encoding="utf-8") for path in files]
-    modules = [path.stem for path in PACKAGE.glob("*.py")]
+    modules = [path.stem for path in PACKAGE.glob("[!.]*.py")]
     return hash_of(code_hash(name for name in modules if not name.startswith(_NOT_SHOWN)), tables)
 
 

@@ -36,7 +36,7 @@ from fustal_core.files import file_digest, remove_partial_files, write_json
 from fustal_core.progress import say_note
 
 PACKAGE = Path(__file__).parent
-_SOURCES = {path.stem: path.read_text(encoding="utf-8") for path in PACKAGE.glob("*.py")}
+_SOURCES = {path.stem: path.read_text(encoding="utf-8") for path in PACKAGE.glob("[!.]*.py")}
 _VERSIONS = ("torch", "numpy", "scipy", "pandas", "matplotlib", "papermill")
 
 

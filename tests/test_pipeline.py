@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+import subprocess
+import sys
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -12,10 +15,11 @@ from nbformat.v4 import new_code_cell, new_notebook
 
 from fustal_core import pipeline
 from fustal_core.config import make_settings
+from fustal_core.execution import execute
 from fustal_core.files import write_text
 from fustal_core.jobs import Job
 from fustal_core.pipeline import run_notebooks
-from fustal_core.rundir import Product, claim_run_dir
+from fustal_core.rundir import PACKAGE, Product, claim_run_dir
 
 CLAIM = """
 from pathlib import Path
@@ -107,3 +111,32 @@ def test_a_notebook_whose_training_was_damaged_is_executed_again(
     trained["01_first"].finish()
     (run_dir / "02_second" / "02_second.ipynb").write_text("[" * 100_000)
     assert executed() == ["02_second"]
+
+
+def test_a_notebook_runs_in_this_python_whatever_kernels_others_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = tmp_path / "jupyter" / "kernels" / "python3"
+    other.mkdir(parents=True)
+    spec = {"argv": ["/no/such/python"], "display_name": "Python 3", "language": "python"}
+    write_text(other / "kernel.json", json.dumps(spec))
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "jupyter"))
+    write_notebook(tmp_path / "one.ipynb", "import sys; print(sys.executable)")
+    execute(tmp_path / "one.ipynb", tmp_path / "executed.ipynb", {"seed": 0})
+    outputs = nbformat.read(tmp_path / "executed.ipynb", as_version=4).cells[-1].outputs
+    assert [output.text for output in outputs] == [f"{sys.executable}\n"]
+
+
+def test_what_editors_and_systems_leave_in_the_package_is_no_part_of_it(tmp_path: Path) -> None:
+    package = tmp_path / "fustal_core"
+    shutil.copytree(PACKAGE, package, ignore=shutil.ignore_patterns("__pycache__"))
+    (package / ".#stages.py").symlink_to("somebody@somewhere.1")  # Emacs
+    (package / "._stages.py").write_bytes(b"\xff")  # macOS, on a foreign disk
+    (package / "tables" / ".DS_Store").write_bytes(b"\xff")
+    (package / "tables" / ".ipynb_checkpoints").mkdir()
+    script = (
+        "from fustal_core import pipeline, rundir; print(rundir.PACKAGE, pipeline._code_shown())"
+    )
+    command = [sys.executable, "-c", script]
+    said = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+    assert said == f"{package} {pipeline._code_shown()}\n"

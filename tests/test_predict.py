@@ -301,6 +301,12 @@ def test_problems_of_two_streams(run: Run, tmp_path: Path) -> None:
     assert "transposed?" in third
 
 
+def test_what_macos_leaves_beside_a_file_is_no_video(tmp_path: Path) -> None:
+    np.save(tmp_path / "v.npy", np.ones((3, 2), np.float32))
+    (tmp_path / "._v.npy").write_bytes(b"Mac OS X")
+    assert list(FeatureFolder(tmp_path)) == ["v"]
+
+
 def test_folders_that_hold_no_features(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "release" / "test").mkdir(parents=True)
