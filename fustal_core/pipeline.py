@@ -19,6 +19,7 @@ from fustal_core.locks import RunDirectoryBusyError, making_lock
 from fustal_core.plan import jobs_of
 from fustal_core.rundir import (
     PACKAGE,
+    SOURCES,
     Product,
     code_hash,
     hash_of,
@@ -116,18 +117,19 @@ def run_notebooks(
     damaged = _damaged(planned)
     code = _code_shown()
 
-    def is_due(name: str) -> bool:
-        return name in damaged or not _is_executed(_notebook(name, study, code))
+    def is_due(notebook: Product) -> bool:
+        return notebook.folder.name in damaged or not _is_executed(notebook)
 
-    due = [name for name in stages if is_due(name)]
+    due = [name for name in stages if is_due(_notebook(name, study, code))]
     executed = []
     with ExitStack() as stack:
         if due:
             stack.enter_context(workers)
             stack.enter_context(begun_ahead(planned[name] for name in due))
         for name in stages:
-            if is_due(name):  # asked again: notebooks before it may claim something else now
-                _run_notebook(study, _notebook(name, study, code), parameters, say)
+            notebook = _notebook(name, study, code)  # those before it may claim something else now
+            if is_due(notebook):
+                _run_notebook(study, notebook, parameters, say)
                 executed.append(name)
             else:
                 say(f"{name}: unchanged, skipped")
@@ -139,8 +141,7 @@ def _code_shown() -> str:
     """Of the code and the tables whose results notebooks show."""
     files = [path for path in sorted(PACKAGE.glob("tables/[!.]*")) if path.stem != "report"]
     tables = [path.read_text(encoding="utf-8") for path in files]
-    modules = [path.stem for path in PACKAGE.glob("[!.]*.py")]
-    return hash_of(code_hash(name for name in modules if not name.startswith(_NOT_SHOWN)), tables)
+    return hash_of(code_hash(name for name in SOURCES if not name.startswith(_NOT_SHOWN)), tables)
 
 
 def _notebook(name: str, study: Study, code: str) -> Product:

@@ -36,7 +36,8 @@ from fustal_core.files import file_digest, remove_partial_files, write_json
 from fustal_core.progress import say_note
 
 PACKAGE = Path(__file__).parent
-_SOURCES = {path.stem: path.read_text(encoding="utf-8") for path in PACKAGE.glob("[!.]*.py")}
+SOURCES = {path.stem: path.read_text(encoding="utf-8") for path in PACKAGE.glob("[!.]*.py")}
+"""The package's modules, by name, as they were when this process began."""
 _VERSIONS = ("torch", "numpy", "scipy", "pandas", "matplotlib", "papermill")
 
 
@@ -237,7 +238,7 @@ def code_hash(modules: Iterable[str]) -> str:
 
 def all_code() -> str:
     """Hash of the whole package."""
-    return code_hash(_SOURCES)
+    return code_hash(SOURCES)
 
 
 @cache
@@ -246,7 +247,7 @@ def _code_hash(modules: tuple[str, ...]) -> str:
     waiting = set(modules)
     while waiting:
         name = waiting.pop()
-        sources[name] = _SOURCES[name]
+        sources[name] = SOURCES[name]
         imported = re.findall(r"^\s*from fustal_core\.(\w+) import", sources[name], re.MULTILINE)
         waiting |= set(imported) - set(sources)
     return hash_of(sorted(sources.items()))

@@ -464,8 +464,7 @@ CROWD = """
 import resource
 import sys
 from fustal_core.config import SettingsError
-from fustal_core.jobs import local_cluster
-from fustal_core.workers import connect
+from fustal_core.workers import connect, local_cluster
 
 resource.setrlimit(resource.RLIMIT_NOFILE, (40, int(sys.argv[1])))
 if __name__ == "__main__":
