@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fustal_core.products import linear
+
 WIDE = 512
 """Channels from which the gradients of conv2d take longer on a CPU than those of the product (four
 times, 2048 to 512 channels); at half of it they are level."""
@@ -25,7 +27,7 @@ def convolve(layer: nn.Conv1d, x: Tensor) -> Tensor:
     if layer.kernel_size == (1,):
         if layer.groups > 1:
             return torch.addcmul(layer.bias, x, layer.weight[:, 0, 0])
-        return F.linear(x, layer.weight[..., 0], layer.bias)
+        return linear(x, layer.weight[..., 0], layer.bias)
     is_wide = layer.groups == 1 and min(layer.in_channels, layer.out_channels) >= WIDE
     if layer.kernel_size == (3,) and is_wide and x.device.type == "cpu":
         return convolve_neighbours(layer, x)
@@ -44,4 +46,4 @@ def convolve_neighbours(layer: nn.Conv1d, x: Tensor) -> Tensor:
     """
     neighbours = F.pad(x, (0, 0, 1, 1)).unfold(1, 3, 1)  # (B, T, C, 3)
     weight = layer.weight.transpose(1, 2).flatten(1)  # (C', 3 C)
-    return F.linear(neighbours.transpose(2, 3).flatten(2), weight, layer.bias)
+    return linear(neighbours.transpose(2, 3).flatten(2), weight, layer.bias)

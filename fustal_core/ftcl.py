@@ -23,6 +23,7 @@ from fustal_core.alignment import (
     longest_common_subsequence,
 )
 from fustal_core.mining import take_rows
+from fustal_core.products import Linear
 from fustal_core.stage_settings import ACMNetSettings, FTCLSettings
 
 
@@ -38,7 +39,7 @@ class FTCL(nn.Module):
     def __init__(self, network: ACMNet, hidden_channels: int, fsd_channels: int) -> None:
         super().__init__()
         self.network = network
-        self.fsd_embedding = nn.Linear(hidden_channels, fsd_channels)
+        self.fsd_embedding = Linear(hidden_channels, fsd_channels)
 
     def forward(self, features: Tensor, rng: torch.Generator | None = None) -> ACMNetOutput:
         """The network's output for (B, T, D) features."""

@@ -21,6 +21,7 @@ from fustal_core.convolution import convolve_neighbours
 from fustal_core.dropout import dropout_of_channels
 from fustal_core.mining import EASY_SHARE, MinedSnippets, mine_snippets
 from fustal_core.precision import in_float32
+from fustal_core.products import linear
 
 TEMPERATURE = 0.07
 """tau of the contrast."""
@@ -84,7 +85,7 @@ class CrossVideoGenerator(nn.Module):
         check_channels(features, self.embedding.in_channels)
         embeddings = convolve_neighbours(self.embedding, features).relu_()  # (B, T, H)
         kept = dropout_of_channels(embeddings, 0.7, rng) if self.training else embeddings
-        cas = in_float32(F.relu(F.linear(kept, self.classifier.weight[..., 0])))  # (B, T, C)
+        cas = in_float32(F.relu(linear(kept, self.classifier.weight[..., 0])))  # (B, T, C)
         return GeneratorOutput(
             embeddings=embeddings,
             cas=cas,

@@ -21,6 +21,7 @@ from fustal_core.dropout import Dropout
 from fustal_core.generator import check_channels, top_mean
 from fustal_core.hrpro_blocks import InputProjection, ReliabilityAwareBlock
 from fustal_core.precision import in_float32
+from fustal_core.products import Linear
 from fustal_core.stage_settings import HRProSettings
 
 BLOCKS = 2
@@ -99,7 +100,7 @@ class HRPro(nn.Module):
         self.blocks = nn.Sequential(*blocks)
         self.embedding = nn.Conv1d(channels, channels, kernel_size=3, padding=1)
         self.classifier = nn.Sequential(
-            Dropout(CLASSIFIER_DROPOUT), nn.Linear(channels, num_classes + 1, bias=False)
+            Dropout(CLASSIFIER_DROPOUT), Linear(channels, num_classes + 1, bias=False)
         )
         self.register_buffer("prototypes", torch.zeros(num_classes, channels))
 

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fustal_core.dropout import Dropout
+from fustal_core.products import Linear
 
 MOST_HEADS = 8
 FEED_FORWARD_CHANNELS = 128
@@ -61,14 +62,14 @@ class ReliabilityAwareBlock(nn.Module):
         super().__init__()
         self.attention_dropout = attention_dropout
         self.heads = next(heads for heads in range(MOST_HEADS, 0, -1) if channels % heads == 0)
-        self.query = nn.Linear(channels, channels)
-        self.key = nn.Linear(channels, channels)
+        self.query = Linear(channels, channels)
+        self.key = Linear(channels, channels)
         self.attention_norm = nn.LayerNorm(channels)
         self.feed_forward = nn.Sequential(
-            nn.Linear(channels, FEED_FORWARD_CHANNELS),
+            Linear(channels, FEED_FORWARD_CHANNELS),
             nn.ReLU(),
             Dropout(BLOCK_DROPOUT),
-            nn.Linear(FEED_FORWARD_CHANNELS, channels),
+            Linear(FEED_FORWARD_CHANNELS, channels),
         )
         self.feed_forward_norm = nn.LayerNorm(channels)
         self.dropout = Dropout(BLOCK_DROPOUT)

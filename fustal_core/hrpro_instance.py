@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from fustal_core.dropout import Dropout
 from fustal_core.features import to_device
 from fustal_core.metrics import temporal_iou
+from fustal_core.products import Linear
 from fustal_core.stage_settings import HRProInstanceSettings
 
 BINS = 12
@@ -68,7 +69,7 @@ class HRProInstance(nn.Module):
         if channels < 2:
             raise ValueError(f"channels: expected at least 2, got {channels}")
         self.channels = channels
-        self.fuse = nn.Linear(3 * channels, channels)
+        self.fuse = Linear(3 * channels, channels)
         self.dropout = Dropout(DROPOUT)
         self.completeness = _head(channels)
         self.start_offset = _head(channels)
@@ -99,7 +100,7 @@ class HRProInstance(nn.Module):
 def _head(channels: int) -> nn.Sequential:
     """(M, D) -> (M, 1): convolutions of width 1 over a single position are linear layers."""
     half = channels // 2
-    return nn.Sequential(nn.Linear(channels, half), nn.ReLU(), nn.Linear(half, 1))
+    return nn.Sequential(Linear(channels, half), nn.ReLU(), nn.Linear(half, 1))
 
 
 def extend(segments: Tensor, share: float) -> Tensor:

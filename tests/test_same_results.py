@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fustal_core import products
 from fustal_core.acmnet import ACMNet, _means_at_top
 from fustal_core.convolution import WIDE, convolve, convolve_neighbours
 from fustal_core.distillation import ema_update, make_ema
@@ -37,7 +38,9 @@ def rng_of(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def assert_same(ours: Callable[[], Tensor], plain: Callable[[], Tensor], *inputs: Tensor) -> None:
+def assert_same(
+    ours: Callable[[], Tensor], plain: Callable[[], Tensor], *inputs: Tensor, atol: float = 1e-6
+) -> None:
     """Values and gradients are equal but for rounding."""
     for x in inputs:
         x.grad = None
@@ -47,8 +50,8 @@ def assert_same(ours: Callable[[], Tensor], plain: Callable[[], Tensor], *inputs
         weight = torch.randn(value.shape, generator=rng_of(9))
         values.append(value)
         gradients.append(torch.autograd.grad((value * weight).sum(), inputs))
-    torch.testing.assert_close(*values, **ROUNDING)
-    torch.testing.assert_close(*gradients, **ROUNDING)
+    for found in (values, gradients):
+        torch.testing.assert_close(*found, rtol=ROUNDING["rtol"], atol=atol)
 
 
 def random(*shape: int, seed: int = 0) -> Tensor:
@@ -132,6 +135,43 @@ def test_many_channels_make_a_product(channels: int, monkeypatch: pytest.MonkeyP
             convolve(layer, features)
     else:
         convolve(layer, features)
+
+
+@pytest.fixture
+def seen_by_torch(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
+    """What F.linear was given since, on a processor whose large products are oneDNN's."""
+    given, plain = [], F.linear
+    monkeypatch.setattr(products, "BY_ONEDNN", True)
+    monkeypatch.setattr(F, "linear", lambda x, *rest: given.append(x) or plain(x, *rest))
+    return given
+
+
+@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="torch has no oneDNN here")
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("transposed", [True, False])
+def test_a_large_product_and_its_gradients_by_onednn(
+    seen_by_torch: list[Tensor], bias: bool, transposed: bool
+) -> None:
+    layer = products.Linear(250, 400, bias=bias)
+    x = random(2, 250, 250).transpose(1, 2) if transposed else random(2, 250, 250)
+    x = x.detach().requires_grad_()
+    inputs = (x, *layer.parameters())
+    assert 2 * x.numel() * 400 == products.LARGE
+    assert_same(lambda: layer(x), lambda: nn.Linear.forward(layer, x), *inputs, atol=1e-4)
+    assert [given.is_mkldnn for given in seen_by_torch] == [True, False]
+    assert layer(x).layout == torch.strided
+
+
+@pytest.mark.parametrize("case", ["small", "double", "bfloat16", "autocast"])
+def test_other_products_are_left_to_torch(seen_by_torch: list[Tensor], case: str) -> None:
+    rows = 499 if case == "small" else 500
+    x, weight = random(rows, 250).detach(), random(400, 250).detach()
+    if case in ("double", "bfloat16"):
+        x, weight = (given.to(getattr(torch, case)) for given in (x, weight))
+    with torch.autocast("cpu", enabled=case == "autocast"):
+        found = products.linear(x, weight)
+    assert not seen_by_torch[0].is_mkldnn
+    assert torch.allclose(found.double(), x.double() @ weight.double().T, rtol=0.1, atol=0.5)
 
 
 def test_means_of_the_largest() -> None:
