@@ -50,7 +50,9 @@ def execute(source: Path, target: Path, parameters: dict[str, Any]) -> None:
     logging.getLogger("asyncio").addFilter(_is_no_dead_kernel)
     failed = target.with_suffix(".failed.ipynb")
     failed.unlink(missing_ok=True)
-    with atomic_path(target) as temporary, tempfile.TemporaryDirectory() as sockets:
+    # A thread that waits for work would take the processor from the workers, not rest, for a while.
+    patient = environment(OMP_WAIT_POLICY=os.environ.get("OMP_WAIT_POLICY", "passive"))
+    with patient, atomic_path(target) as temporary, tempfile.TemporaryDirectory() as sockets:
         try:
             papermill.execute_notebook(
                 str(source),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -125,6 +126,19 @@ def test_a_notebook_runs_in_this_python_whatever_kernels_others_installed(
     execute(tmp_path / "one.ipynb", tmp_path / "executed.ipynb", {"seed": 0})
     outputs = nbformat.read(tmp_path / "executed.ipynb", as_version=4).cells[-1].outputs
     assert [output.text for output in outputs] == [f"{sys.executable}\n"]
+
+
+@pytest.mark.parametrize(("asked", "seen"), [(None, "passive"), ("active", "active")])
+def test_idle_threads_of_a_kernel_rest_unless_told_otherwise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: str | None, seen: str
+) -> None:
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    if asked:
+        monkeypatch.setenv("OMP_WAIT_POLICY", asked)
+    code = f"import os\nassert os.environ['OMP_WAIT_POLICY'] == {seen!r}"
+    write_notebook(tmp_path / "one.ipynb", code)
+    execute(tmp_path / "one.ipynb", tmp_path / "executed.ipynb", {"seed": 0})
+    assert os.environ.get("OMP_WAIT_POLICY") == asked
 
 
 def test_what_editors_and_systems_leave_in_the_package_is_no_part_of_it(tmp_path: Path) -> None:
