@@ -15,13 +15,13 @@ def _is_amd_with_avx512() -> bool:
 BY_ONEDNN = torch.backends.mkldnn.is_available() and _is_amd_with_avx512()
 """Whether large products on the CPU are oneDNN's. MKL, which torch takes for all, uses only half the
 width of the registers of AMD's processors; oneDNN needs half of its time there."""
-LARGE = 10**8
-"""Operations from which handing a product over is worth while."""
+LARGE, NARROW = 10**8, 64
+"""From how many operations handing a product over is worth while, and up to how many channels not."""
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """As ``F.linear``, but for rounding: x W' + b, (..., C) and (C', C) -> (..., C')."""
-    is_large = 2 * x.numel() * len(weight) >= LARGE
+    is_large = 2 * x.numel() * len(weight) >= LARGE and min(weight.shape) > NARROW
     if BY_ONEDNN and is_large and _is_plain(x):
         return F.linear(x.to_mkldnn(), weight, bias).to_dense()
     return F.linear(x, weight, bias)

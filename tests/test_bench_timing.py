@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from fustal_core import bench_case
+from fustal_core import bench_case, products
 from fustal_core.bench_case import Case, difference, least_traffic, time_case
 from fustal_core.bench_data import Inputs
 from fustal_core.bench_generators import generator_step_case, loss_case
@@ -83,6 +83,26 @@ def test_operations_of_matrix_products_are_counted() -> None:
     signal, kernel = torch.ones(2, 4, 10), torch.ones(8, 4, 3)
     work = case(ours=lambda: F.conv1d(signal, kernel, padding=1), limited_by="matrix products")
     assert time_case(work, at_least_s=0.0).flops == 2 * (2 * 8 * 10) * (4 * 3)
+
+
+@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="torch has no oneDNN here")
+@pytest.mark.parametrize(("wanted", "products_done"), [((), 1), (("w",), 2), (("x", "w"), 3)])
+def test_operations_of_onednns_products_are_counted(
+    monkeypatch: pytest.MonkeyPatch, wanted: tuple[str, ...], products_done: int
+) -> None:
+    leaves = {"x": torch.ones(2, 500, 100), "w": torch.ones(500, 100), "b": torch.ones(500)}
+    for name in (*wanted, *(("b",) if wanted else ())):
+        leaves[name].requires_grad_()
+
+    def work() -> None:
+        result = products.linear(*leaves.values())
+        if wanted:
+            result.sum().backward()
+
+    for by_onednn in (True, False):
+        monkeypatch.setattr(products, "BY_ONEDNN", by_onednn)
+        timing = time_case(case(ours=work, limited_by="matrix products"), at_least_s=0.0)
+        assert timing.flops == products_done * products.LARGE
 
 
 def test_operations_of_one_step_are_counted() -> None:
