@@ -111,13 +111,12 @@ def run(
         claim_run_dir,
         default_run_dir,
         resolve_data,
-        resolve_file,
+        resolve_overrides,
         torch_device,
         with_recorded_extent,
     )
 
-    if listed := overrides.get("evaluation.ambiguous"):  # notebooks run in a folder of their own
-        overrides["evaluation.ambiguous"] = str(resolve_file(listed))
+    overrides = resolve_overrides(overrides)
     settings = make_settings(resolve_data(data), profile, seed, overrides)
     torch_device(settings)
     chosen = choose_stages(stages or [])

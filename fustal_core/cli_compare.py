@@ -50,10 +50,10 @@ def compare(
     from fustal_core.comparison_tables import write_comparison
     from fustal_core.jobs import offered, worker_count
     from fustal_core.pipeline import to_stderr
-    from fustal_core.rundir import resolve_data, torch_device
+    from fustal_core.rundir import resolve_data, resolve_overrides, torch_device
     from fustal_core.workers import JobError
 
-    data = resolve_data(data)
+    data, overrides = resolve_data(data), resolve_overrides(overrides)
     folder = output or comparison_dir(data, profile, overrides)
     check_writable(folder / "generators.csv")
     settings = make_settings(data, profile, chosen_seeds[0], overrides)

@@ -14,7 +14,7 @@ import os
 import platform
 import re
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
@@ -99,6 +99,17 @@ def resolve_data(data: str) -> str:
     if data == "simulated":
         return data
     return str(resolve_file(data))
+
+
+def resolve_overrides(overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """The same settings by dotted name, with the file among them, if any, by its absolute path.
+
+    Notebooks run in a folder of their own, and workers wherever they were started.
+    """
+    resolved, name = dict(overrides), "evaluation.ambiguous"
+    if resolved.get(name) and isinstance(resolved[name], str):  # other values are refused later
+        resolved[name] = str(resolve_file(resolved[name]))
+    return resolved
 
 
 def resolve_file(path: str) -> Path:

@@ -46,6 +46,7 @@ from fustal_core.rundir import (
     project_root,
     resolve_data,
     resolve_file,
+    resolve_overrides,
     torch_device,
     with_recorded_extent,
     write_provenance,
@@ -88,10 +89,11 @@ def open_study(
         RunDirectoryBusyError: ``force`` while ``fustal run`` is at work there.
         OSError: the run directory cannot be written.
     """
+    overrides = resolve_overrides(overrides or {})
     settings = make_settings(resolve_data(data), profile, seed, overrides)
     folder = project_root() / run_dir if run_dir else default_run_dir(settings)
     if not force:
-        settings = with_recorded_extent(folder, settings, overrides or {})
+        settings = with_recorded_extent(folder, settings, overrides)
     study = Study(settings, folder)
     _ = study.not_measured
     with run_lock(folder) if force else nullcontext():

@@ -32,6 +32,7 @@ from fustal_core.rundir import (
     is_whole,
     project_root,
     resolve_data,
+    resolve_overrides,
     with_recorded_extent,
     write_provenance,
 )
@@ -358,6 +359,28 @@ def test_data_is_found_from_here_and_from_the_checkout(
 
 
 # --- the process ----------------------------------------------------------------------------------
+
+
+def test_a_list_of_what_is_ambiguous_is_opened_from_where_one_stands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And is found by workers, wherever they were started."""
+    monkeypatch.chdir(tmp_path)
+    write_text(Path("list.txt"), "sim_test_0000 1 2\n")
+    asked = {"evaluation.ambiguous": "list.txt"}
+    study = open_study(profile="smoke", run_dir=tmp_path / "run", overrides=asked)
+    assert study.settings.evaluation.ambiguous == str(tmp_path / "list.txt")
+    assert asked == {"evaluation.ambiguous": "list.txt"}
+
+
+@pytest.mark.parametrize("overrides", [{}, {"evaluation.ambiguous": ""}, {"hr_pro.points": 3}])
+def test_settings_that_name_no_file_stay_as_they_are(overrides: dict[str, object]) -> None:
+    assert resolve_overrides(overrides) == overrides
+
+
+def test_a_list_that_is_no_name_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="ambiguous"):
+        open_study(run_dir=tmp_path / "run", overrides={"evaluation.ambiguous": 3})
 
 
 @pytest.mark.parametrize(("own", "expected"), [(None, "1"), ("0", "0")])
