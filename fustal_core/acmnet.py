@@ -22,7 +22,7 @@ from fustal_core.convolution import convolve_neighbours
 from fustal_core.dropout import dropout, dropout_of_channels
 from fustal_core.generator import check_channels, top_mean
 from fustal_core.precision import in_float32
-from fustal_core.products import Linear, linear
+from fustal_core.products import Linear
 from fustal_core.stage_settings import ACMNetSettings
 
 INSTANCE, CONTEXT, BACKGROUND = range(3)
@@ -112,7 +112,7 @@ class ACMNet(nn.Module):
         check_channels(features, self.embedding.in_channels)
         embeddings = convolve_neighbours(self.embedding, features).relu_()  # (B, T, H)
         layer = self.attention
-        attended = linear(embeddings, layer.weight[..., 0], layer.bias)
+        attended = F.linear(embeddings, layer.weight[..., 0], layer.bias)
         attention = in_float32(attended).softmax(2)  # (B, T, 3)
         cas = in_float32(self.classifier(self._drop(embeddings, rng)))  # (B, T, C + 1)
         branch_cas = cas[:, None] * attention.transpose(1, 2)[..., None]  # (B, 3, T, C + 1)

@@ -25,7 +25,7 @@ from fustal_core.naming import (
     supervision_name,
 )
 from fustal_core.reporting import AVERAGE_COLUMNS, MAP_COLUMNS
-from fustal_core.rundir import changed_results, default_run_dir, resolve_data
+from fustal_core.rundir import changed_results, default_run_dir, resolve_data, resolve_overrides
 from fustal_core.selection import score_proposals, select
 from fustal_core.stage_settings import Method
 from fustal_core.stages import Study, open_study
@@ -77,6 +77,7 @@ def compare_generators(
         RunDirectoryBusyError: a run is at work in one of them.
         DataError: every problem of the data folder.
     """
+    overrides = resolve_overrides(overrides or {})
     for seed in seeds:
         refuse_second_run(
             default_run_dir(make_settings(resolve_data(data), profile, seed, overrides))

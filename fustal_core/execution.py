@@ -50,7 +50,7 @@ def execute(source: Path, target: Path, parameters: dict[str, Any]) -> None:
     logging.getLogger("asyncio").addFilter(_is_no_dead_kernel)
     failed = target.with_suffix(".failed.ipynb")
     failed.unlink(missing_ok=True)
-    # A thread that waits for work would take the processor from the workers, not rest, for a while.
+    # Idle OpenMP threads spin for a while by default, and would take cores from the workers.
     patient = environment(OMP_WAIT_POLICY=os.environ.get("OMP_WAIT_POLICY", "passive"))
     with patient, atomic_path(target) as temporary, tempfile.TemporaryDirectory() as sockets:
         try:

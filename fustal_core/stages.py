@@ -79,7 +79,8 @@ def open_study(
         profile: "smoke", "quick" or "paper".
         seed: of everything random.
         run_dir: empty for ``runs/DATA-PROFILE-seedN`` in the checkout; relative to the checkout.
-        overrides: settings by dotted name, ``{"generation.iterations": 100}``. How much the ablation
+        overrides: settings by dotted name, ``{"generation.iterations": 100}``; a file among them is
+            found from here or from the checkout. How much the ablation
             and the analysis try is what the directory says, where nothing else is asked for here.
         force: take over a run directory made with other settings.
 

@@ -90,6 +90,9 @@ def test_operations_of_matrix_products_are_counted() -> None:
 def test_operations_of_onednns_products_are_counted(
     monkeypatch: pytest.MonkeyPatch, wanted: tuple[str, ...], products_done: int
 ) -> None:
+    monkeypatch.setattr(products, "LARGE", 10**8)
+    given, plain = [], F.linear
+    monkeypatch.setattr(F, "linear", lambda x, *rest: given.append(x.is_mkldnn) or plain(x, *rest))
     leaves = {"x": torch.ones(2, 500, 100), "w": torch.ones(500, 100), "b": torch.ones(500)}
     for name in (*wanted, *(("b",) if wanted else ())):
         leaves[name].requires_grad_()
@@ -103,6 +106,8 @@ def test_operations_of_onednns_products_are_counted(
         monkeypatch.setattr(products, "BY_ONEDNN", by_onednn)
         timing = time_case(case(ours=work, limited_by="matrix products"), at_least_s=0.0)
         assert timing.flops == products_done * products.LARGE
+        assert set(given) == {by_onednn}
+        given.clear()
 
 
 def test_operations_of_one_step_are_counted() -> None:

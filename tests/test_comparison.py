@@ -633,6 +633,20 @@ def test_a_busy_run_directory_is_found_before_the_first_training(checkout: Path)
     assert products(checkout) == {}
 
 
+def test_a_comparison_finds_the_runs_own_directory_though_its_list_is_named_from_here(
+    checkout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "list.txt").write_text("sim_test_0000 1 2\n", encoding="utf-8")
+    whole = TINY | {"evaluation.ambiguous": str(tmp_path / "list.txt")}
+    folder = default_run_dir(make_settings("simulated", "smoke", 1, whole))
+    with run_lock(folder), pytest.raises(RunDirectoryBusyError, match=f"process {os.getpid()}"):
+        compare_generators(
+            [0, 1], ["cola"], profile="smoke", overrides=TINY | {"evaluation.ambiguous": "list.txt"}
+        )
+    assert products(checkout) == {}
+
+
 def test_it_holds_the_run_directory_while_it_works_there(
     checkout: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

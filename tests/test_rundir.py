@@ -358,9 +358,6 @@ def test_data_is_found_from_here_and_from_the_checkout(
     assert resolve_data("nowhere") == str((tmp_path / "nowhere").resolve())
 
 
-# --- the process ----------------------------------------------------------------------------------
-
-
 def test_a_list_of_what_is_ambiguous_is_opened_from_where_one_stands(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -381,6 +378,9 @@ def test_settings_that_name_no_file_stay_as_they_are(overrides: dict[str, object
 def test_a_list_that_is_no_name_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="ambiguous"):
         open_study(run_dir=tmp_path / "run", overrides={"evaluation.ambiguous": 3})
+
+
+# --- the process ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("own", "expected"), [(None, "1"), ("0", "0")])

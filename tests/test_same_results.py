@@ -142,6 +142,7 @@ def seen_by_torch(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
     """What F.linear was given since, on a processor whose large products are oneDNN's."""
     given, plain = [], F.linear
     monkeypatch.setattr(products, "BY_ONEDNN", True)
+    monkeypatch.setattr(products, "LARGE", 10**8)
     monkeypatch.setattr(F, "linear", lambda x, *rest: given.append(x) or plain(x, *rest))
     return given
 
@@ -162,16 +163,36 @@ def test_a_large_product_and_its_gradients_by_onednn(
     assert layer(x).layout == torch.strided
 
 
-@pytest.mark.parametrize("case", ["small", "double", "bfloat16", "autocast"])
+@pytest.mark.parametrize("case", ["small", "narrow", "double", "bfloat16", "autocast"])
 def test_other_products_are_left_to_torch(seen_by_torch: list[Tensor], case: str) -> None:
-    rows = 499 if case == "small" else 500
-    x, weight = random(rows, 250).detach(), random(400, 250).detach()
+    rows, channels = {"small": (499, 250), "narrow": (4000, products.NARROW)}.get(case, (500, 250))
+    x, weight = random(rows, channels).detach(), random(400, channels).detach()
     if case in ("double", "bfloat16"):
         x, weight = (given.to(getattr(torch, case)) for given in (x, weight))
     with torch.autocast("cpu", enabled=case == "autocast"):
         found = products.linear(x, weight)
     assert not seen_by_torch[0].is_mkldnn
     assert torch.allclose(found.double(), x.double() @ weight.double().T, rtol=0.1, atol=0.5)
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "expected"),
+    [
+        ({"cpu_name": "AMD EPYC", "avx512_f": True}, True),
+        ({"cpu_name": "AMD EPYC", "avx512_f": False}, False),
+        ({"cpu_name": "Intel(R) Xeon(R) Processor", "avx512_f": True}, False),
+        ({"architecture": "aarch64"}, False),
+        (None, False),  # a torch that cannot tell
+    ],
+)
+def test_only_amds_wide_processors_have_products_by_onednn(
+    monkeypatch: pytest.MonkeyPatch, capabilities: dict[str, object] | None, expected: bool
+) -> None:
+    if capabilities is None:
+        monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+    else:
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
+    assert products._is_amd_with_avx512() == expected
 
 
 def test_means_of_the_largest() -> None:
