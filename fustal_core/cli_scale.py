@@ -27,7 +27,9 @@ def scale(
     work: Annotated[
         Path | None,
         typer.Option(
-            help="Folder for the data while they are measured; by default the system's temporary one."
+            exists=True,
+            file_okay=False,
+            help="Folder for the data while they are measured; by default the system's temporary one.",
         ),
     ] = None,
     measured_in: Annotated[

@@ -156,6 +156,16 @@ def test_a_place_that_cannot_be_written_is_refused_by_its_option(tmp_path: Path)
     assert str(result.exception) == f"--out: {tmp_path / 'file'} is no folder that can be written"
 
 
+@pytest.mark.parametrize("name", ["file", "missing"])
+def test_data_are_measured_in_a_folder_that_is_there(tmp_path: Path, name: str) -> None:
+    (tmp_path / "file").touch()
+    arguments = ["scale", "--out", str(tmp_path / "out"), "--work", str(tmp_path / name)]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 2
+    assert "--work" in result.output
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
