@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 def _is_amd_with_avx512() -> bool:
     capabilities = getattr(torch.cpu, "get_capabilities", dict)()  # torch 2.11 cannot tell
-    return "AMD" in capabilities.get("cpu_name", "") and capabilities["avx512_f"]
+    return "AMD" in capabilities.get("cpu_name", "") and capabilities.get("avx512_f", False)
 
 
 BY_ONEDNN = (
