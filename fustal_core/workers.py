@@ -23,7 +23,7 @@ from fustal_core.rundir import all_code
 from fustal_core.stages import Study
 
 if TYPE_CHECKING:
-    from distributed import Client
+    from distributed import Client, Scheduler
 
     from fustal_core.jobs import Job
 
@@ -61,7 +61,7 @@ def local_cluster(workers: int) -> Iterator[str]:
         SettingsError: so many could not be started.
     """
     import dask
-    from distributed import Nanny, Scheduler, SpecCluster
+    from distributed import Nanny, SpecCluster
     from distributed.utils import get_mp_context
 
     here = {"host": "127.0.0.1"}  # workers run whatever they are sent: nobody else may send
@@ -77,6 +77,8 @@ def local_cluster(workers: int) -> Iterator[str]:
         "distributed.nanny.pre-spawn-environ": environment,
         "distributed.worker.profile.enabled": False,  # it looks 100 times a second what is done
         "distributed.scheduler.allowed-failures": _DEATHS,
+        "distributed.scheduler.worker-saturation": 1.0,  # no job is at hand of a worker that has one
+        "distributed.admin.tick.interval": "1s",  # each process looks at its clock 50 times a second
         # All fork from one process that imported what they need. CUDA does not live through a fork.
         "distributed.worker.multiprocessing-method": (
             "forkserver" if sys.platform == "linux" and not gpus else "spawn"
@@ -88,13 +90,43 @@ def local_cluster(workers: int) -> Iterator[str]:
         try:
             cluster = SpecCluster(
                 workers={i: {"cls": Nanny, "options": common | x} for i, x in enumerate(places)},
-                scheduler={"cls": Scheduler, "options": local},
+                scheduler={"cls": _one_queue(), "options": local},
                 silence_logs=logging.ERROR,
             )
         except (OSError, RuntimeError) as error:
             raise SettingsError(f"--workers: {workers} could not be started: {error}") from None
         with cluster:
             yield cluster.scheduler_address
+
+
+def _one_queue() -> type[Scheduler]:
+    """A scheduler of which a worker that has nothing to do gets the most urgent job that can start.
+
+    Dask keeps only some jobs back until a worker is free. Others it hands out as soon as they can start,
+    by how long it guesses that those before them take: a worker stood idle for more than a minute while
+    the most urgent job waited behind another one's training. And what a job made possible comes right
+    after it, so that of two workers one had nothing left to do for the last chain of jobs.
+    """
+    from distributed import Scheduler
+    from distributed.scheduler import WorkerState
+
+    class OneQueue(Scheduler):
+        is_serving = False
+
+        def is_rootish(self, ts: Any) -> bool:
+            return True  # of what dask calls so the rest stays in its queue
+
+        def stimulus_queue_slots_maybe_opened(self, *, stimulus_id: str) -> None:
+            self.is_serving = True
+            super().stimulus_queue_slots_maybe_opened(stimulus_id=stimulus_id)
+            self.is_serving = False
+
+        def decide_worker_rootish_queuing_enabled(self) -> WorkerState | None:
+            if self.queued and not self.is_serving:
+                return None  # others wait: a worker that is free takes the most urgent of all next
+            return super().decide_worker_rootish_queuing_enabled()
+
+    return OneQueue
 
 
 def _allow_many_open_files() -> None:
