@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from fustal_core.data import Dataset
 from fustal_core.features import to_device
 from fustal_core.files import load_checkpoint, save_checkpoint
+from fustal_core.memory import all_freed_memory_kept
 from fustal_core.metrics import AVERAGE
 from fustal_core.precision import Precision, computing_in
 from fustal_core.progress import Progress
@@ -203,6 +204,7 @@ def seeded(seed: int, device: torch.device | str = "cpu") -> Iterator[None]:
         yield
 
 
+@all_freed_memory_kept()
 def train(
     task: Task[Model],
     settings: TrainingSettings,

@@ -32,9 +32,9 @@ _GENERATOR_WORK: dict[Method, float] = {
     "cola": 1.0,
     "cross-video": 1.0,
     "acm-net": 2.0,
-    "ftcl": 2.0,
-    "hr-pro-snippet": 2.0,
-    "hr-pro": 1.0,
+    "ftcl": 1.0,
+    "hr-pro-snippet": 5.0,
+    "hr-pro": 1.5,
 }
 _STUDENT_WORK = 3.0
 """Minutes on a core, roughly, of a generator and of a student's epochs in ``quick``. They decide which

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -130,12 +132,18 @@ def make_student(
         initial: checkpoint after the first phase.
         distill: whether EMA labels take over.
     """
-    result = run_student_training(study, settings, segments, product, initial, distill)
+    measured: deque[pd.DataFrame] = deque(maxlen=1)
+    result = run_student_training(
+        study, settings, segments, product, initial, distill, detected=measured.append
+    )
     _save_weights(study, product, result.model, settings)
     write_parquet(product.folder / "history.parquet", result.history)
     write_parquet(product.folder / "ema_labels.parquet", result.ema_labels)
-    with show_progress(f"detections ({product.folder.name})") as progress:
-        detections = _detect(study, result.model, settings, progress)
+    if measured and result.epoch == settings.epochs - 1:
+        detections = measured[-1]  # the weights of the last epoch were measured at its end
+    else:
+        with show_progress(f"detections ({product.folder.name})") as progress:
+            detections = _detect(study, result.model, settings, progress)
     _save_segments(study, product, "detections", detections, "test")
 
 
@@ -146,11 +154,20 @@ def run_student_training(
     product: Product,
     initial: Path | None,
     distill: bool,
+    detected: Callable[[pd.DataFrame], object] | None = None,
 ) -> StudentResult:
     """Train a student, with the product's checkpoint; arguments as in :func:`make_student`.
 
     initial: None for the first phase.
+    detected: gets the detections of every measurement on the way, that of the last epoch last.
     """
+
+    def evaluate(model: TriDet) -> dict[str, float]:
+        detections = _detect(study, model, settings)
+        if detected:
+            detected(detections)
+        return study.measure(detections)
+
     with show_progress(f"training the student ({product.folder.name})") as progress:
         return train_student(
             settings,
@@ -163,7 +180,7 @@ def run_student_training(
             key=product.key,
             initial=initial,
             distill=distill,
-            evaluate=lambda model: study.measure(_detect(study, model, settings)),
+            evaluate=evaluate,
             progress=progress,
         )
 

@@ -18,6 +18,7 @@ import torch
 
 from fustal_core.config import SettingsError
 from fustal_core.data import Dataset
+from fustal_core.memory import keep_freed_memory
 from fustal_core.progress import reported_to
 from fustal_core.rundir import all_code
 from fustal_core.stages import Study
@@ -28,9 +29,6 @@ if TYPE_CHECKING:
     from fustal_core.jobs import Job
 
 _PATIENCE_S = 10
-_KEEP_MEMORY = {"MALLOC_TRIM_THRESHOLD_": 2**30, "MALLOC_MMAP_THRESHOLD_": 2**25}
-"""Dask lets workers hand back freed memory at once, and a training step frees and takes a lot of it: so
-a student took three times as long. 2^25 bytes are the most that glibc accepts."""
 _OPEN_FILES = 10_240
 """More than enough for a thousand workers, and the most that macOS accepts."""
 _DEATHS = 6
@@ -72,9 +70,7 @@ def local_cluster(workers: int) -> Iterator[str]:
         place["resources"] = {"GPU": 1}
         place["env"] = {_VISIBLE: gpus[i % len(gpus)]}
     local = here | {"dashboard": False, "dashboard_address": "127.0.0.1:0"}
-    environment = dask.config.get("distributed.nanny.pre-spawn-environ") | _KEEP_MEMORY
     own_way = {
-        "distributed.nanny.pre-spawn-environ": environment,
         "distributed.worker.profile.enabled": False,  # it looks 100 times a second what is done
         "distributed.scheduler.allowed-failures": _DEATHS,
         "distributed.scheduler.worker-saturation": 1.0,  # no job is at hand of a worker that has one
@@ -185,6 +181,7 @@ def run_job(job: Job, before: Sequence[None], code: str, topic: str) -> None:
         worker.log_event(topic, (key, job.name, line))
 
     with _ALONE, reported_to(report):
+        keep_freed_memory()  # which dask lets workers hand back at once
         report("")
         if job.product.is_made:  # by a worker that died since, whose jobs dask does again
             return

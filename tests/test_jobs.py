@@ -331,12 +331,15 @@ def test_the_longest_chain_that_waits_for_a_job(tmp_path: Path) -> None:
 
 
 def test_what_takes_how_long(tmp_path: Path) -> None:
-    """A student more than any generator, which takes more than a measurement; none takes none."""
+    """HR-Pro's attention the most, then a student, the other generators, a measurement; none none."""
     study = a_study(tmp_path, **{"student.epochs": 4, "student.switch_epoch": 3})
-    generators = [jobs.generation(study, method).work for method in GENERATORS]
+    attention, *generators = [
+        jobs.generation(study, method).work
+        for method in ("hr-pro-snippet", *sorted(set(GENERATORS) - {"hr-pro-snippet"}))
+    ]
     plain, ema = [jobs.student(study, distill=distill) for distill in (False, True)]
     assert plain.work == ema.work == plain.after[0].work / 3
-    assert plain.work + plain.after[0].work > max(generators)
+    assert attention > plain.work + plain.after[0].work > max(generators)
     measuring = measurement_job(study, "student", "selected")
     assert 0 < measuring.work < min(*generators, plain.work)
 
@@ -533,7 +536,7 @@ def test_workers_fork_from_one_process_that_has_the_slow_imports() -> None:
     assert len(parents) == 2
     assert len(set(parents) - {os.getpid()}) == 1
     assert set.intersection(*modules) >= {"torch._dynamo", "scipy.signal", "fustal_core.making"}
-    assert set.intersection(*named) >= {"MALLOC_TRIM_THRESHOLD_", "THP_MEM_ALLOC_ENABLE"}
+    assert "THP_MEM_ALLOC_ENABLE" in set.intersection(*named)
 
 
 @pytest.mark.filterwarnings("ignore")  # of distributed, that its worker died

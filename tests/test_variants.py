@@ -25,11 +25,12 @@ from fustal_core.files import load_checkpoint
 from fustal_core.generation import propose
 from fustal_core.label_cost import on_share
 from fustal_core.locks import RunDirectoryBusyError, making_lock
-from fustal_core.metrics import map_summary
+from fustal_core.metrics import AVERAGE, map_summary
 from fustal_core.progress import Progress
 from fustal_core.rundir import Product
 from fustal_core.stage_settings import Method
 from fustal_core.stages import Study, open_study
+from fustal_core.student_inference import detect
 from fustal_core.weights import load_model
 
 SETTINGS = {**TINY, "acm_net.checkpoint_every": 2, "hr_pro.checkpoint_every": 2}
@@ -146,6 +147,29 @@ def test_a_variant_shares_what_its_change_does_not_touch(
             assert product.folder == base.run_dir / "variants" / "v" / inside
         else:
             assert product == theirs[name]
+
+
+def test_what_was_measured_last_is_not_detected_again(
+    unmade: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A student that is measured at its end has the detections of that measurement."""
+    calls = []
+
+    def counted(*inputs: Any, **options: Any) -> pd.DataFrame:
+        calls.append(1)
+        return detect(*inputs, **options)
+
+    monkeypatch.setattr(making, "detect", counted)
+    study = unmade.variant("measured", overrides={"student.evaluate_every": 1})
+    student = study.student(distill=False)
+    assert len(calls) == len(student.history) == student.history[AVERAGE].notna().sum()
+    settings = study.settings.student
+    pd.testing.assert_frame_equal(
+        student.detections, detect(student.model, study.dataset, "test", settings)
+    )
+    calls.clear()
+    study.student("truth", distill=False)  # measured at its end alone
+    assert len(calls) == 1
 
 
 def test_students_of_another_generator_are_not_the_base_s(base: Study) -> None:
