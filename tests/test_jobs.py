@@ -333,10 +333,8 @@ def test_the_longest_chain_that_waits_for_a_job(tmp_path: Path) -> None:
 def test_what_takes_how_long(tmp_path: Path) -> None:
     """HR-Pro's attention the most, then a student, the other generators, a measurement; none none."""
     study = a_study(tmp_path, **{"student.epochs": 4, "student.switch_epoch": 3})
-    attention, *generators = [
-        jobs.generation(study, method).work
-        for method in ("hr-pro-snippet", *sorted(set(GENERATORS) - {"hr-pro-snippet"}))
-    ]
+    works = {method: jobs.generation(study, method).work for method in GENERATORS}
+    attention, generators = works.pop("hr-pro-snippet"), works.values()
     plain, ema = [jobs.student(study, distill=distill) for distill in (False, True)]
     assert plain.work == ema.work == plain.after[0].work / 3
     assert attention > plain.work + plain.after[0].work > max(generators)
