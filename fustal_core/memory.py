@@ -1,4 +1,4 @@
-"""Memory that a training frees is kept for its next step, where the C library lets one ask for that.
+"""Memory that a step of training frees is kept for the next, where the C library lets one ask for that.
 
 glibc's malloc gets large tensors from the system and hands them back when they are freed, and the
 system clears every page of the next: a quarter of a generator's step at published size. Dask even lets
@@ -39,7 +39,9 @@ def keep_freed_memory() -> None:
 def all_freed_memory_kept() -> Iterator[None]:
     """Keep all that is freed while the block runs, for a training, whose steps take the same again.
 
-    Afterwards it is handed back, and :func:`keep_freed_memory` holds.
+    Afterwards it is handed back, and :func:`keep_freed_memory` holds. Tensors of many sizes fit badly into
+    what others left: a generator's training at published size takes 2.3 GB instead of 1.7, but a student's
+    10.9 instead of 8.2 for a step that is hardly shorter, so only generators are trained in it.
     """
     mallopt = _mallopt()
     if not mallopt:

@@ -29,7 +29,6 @@ from fustal_core.distillation import (
     relabel,
 )
 from fustal_core.files import load_checkpoint, save_checkpoint
-from fustal_core.memory import all_freed_memory_kept
 from fustal_core.metrics import AVERAGE
 from fustal_core.precision import Precision, computing_in
 from fustal_core.progress import Progress
@@ -92,7 +91,6 @@ class _State:
     best: dict[str, Any] = field(default_factory=dict)
 
 
-@all_freed_memory_kept()
 def train_student(
     settings: StudentSettings,
     dataset: Dataset,
