@@ -6,6 +6,7 @@ import asyncio
 import gc
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -19,13 +20,14 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from cli_helpers import wait_for, wait_until
 from distributed import Client
 from training_helpers import TINY
 
-from fustal_core import jobs, rundir, scheduling, stages, workers
+from fustal_core import jobs, memory, rundir, scheduling, stages, workers
 from fustal_core.ablation import measurement_job
 from fustal_core.annotations import DataError
 from fustal_core.config import Settings, SettingsError, make_settings
@@ -151,6 +153,16 @@ def write_line(path: Path, line: str) -> None:
 def wait_for_lines(path: Path, count: int) -> None:
     while not path.exists() or len(path.read_text(encoding="utf-8").split()) < count:
         time.sleep(0.1)
+
+
+def count_new_pages(path: Path) -> None:
+    """That the system gives for arrays of 2 MB, each taken when the one before it was freed."""
+    np.ones(2**21, np.uint8)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(100):
+        np.ones(2**21, np.uint8)
+    pages = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+    path.write_text(str(pages), encoding="utf-8")
 
 
 def is_at_work(dask_worker: Any) -> bool:
@@ -534,7 +546,15 @@ def test_workers_fork_from_one_process_that_has_the_slow_imports() -> None:
     assert len(parents) == 2
     assert len(set(parents) - {os.getpid()}) == 1
     assert set.intersection(*modules) >= {"torch._dynamo", "scipy.signal", "fustal_core.making"}
-    assert "THP_MEM_ALLOC_ENABLE" in set.intersection(*named)
+    assert set.intersection(*named) >= {"MALLOC_TRIM_THRESHOLD_", "THP_MEM_ALLOC_ENABLE"}
+
+
+@pytest.mark.skipif(not memory._mallopt(), reason="only glibc lets one ask for it")
+def test_a_worker_keeps_the_memory_that_its_job_frees(cluster: str, tmp_path: Path) -> None:
+    """Dask tells it to hand all back at once."""
+    jobs.make([a_job(tmp_path, partial(count_new_pages, tmp_path / "pages"))], scheduler=cluster)
+    one_array = 2**21 // os.sysconf("SC_PAGE_SIZE")
+    assert int((tmp_path / "pages").read_text(encoding="utf-8")) < 10 * one_array
 
 
 @pytest.mark.filterwarnings("ignore")  # of distributed, that its worker died
