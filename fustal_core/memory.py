@@ -8,7 +8,7 @@ its workers hand back everything at once, so that a student took twice to three 
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 
@@ -20,19 +20,20 @@ _LARGE_BYTES = 2**25
 
 
 @cache
-def _mallopt() -> Callable[[int, int], int] | None:
-    """The function of the C library; None where there is none, as on macOS and Windows."""
+def _glibc() -> ctypes.CDLL | None:
+    """The C library, if it is one of which this can be asked; those of macOS and Windows are not."""
     try:
-        return ctypes.CDLL(None).mallopt
-    except (AttributeError, OSError, TypeError):
+        library = ctypes.CDLL(None)
+    except (OSError, TypeError):
         return None
+    return library if hasattr(library, "mallopt") and hasattr(library, "malloc_trim") else None
 
 
 def keep_freed_memory() -> None:
     """Keep what is freed, up to 1 GB of it, for this process; arrays above 32 MB are handed back."""
-    if mallopt := _mallopt():
-        mallopt(_TRIM_THRESHOLD, _KEPT_BYTES)
-        mallopt(_MMAP_THRESHOLD, _LARGE_BYTES)
+    if glibc := _glibc():
+        glibc.mallopt(_TRIM_THRESHOLD, _KEPT_BYTES)
+        glibc.mallopt(_MMAP_THRESHOLD, _LARGE_BYTES)
 
 
 @contextmanager
@@ -43,15 +44,15 @@ def all_freed_memory_kept() -> Iterator[None]:
     into what others left. A generator's training at published size takes 2.3 GB instead of 1.7, but a
     student's 10.3 instead of 7.6, which is too much for every worker: only generators are trained so.
     """
-    mallopt = _mallopt()
-    if not mallopt:
+    glibc = _glibc()
+    if not glibc:
         yield
         return
-    mallopt(_MMAP_MAX, 0)
-    mallopt(_TRIM_THRESHOLD, _NEVER)
+    glibc.mallopt(_MMAP_MAX, 0)
+    glibc.mallopt(_TRIM_THRESHOLD, _NEVER)
     try:
         yield
     finally:
-        mallopt(_MMAP_MAX, _MAPPINGS)
+        glibc.mallopt(_MMAP_MAX, _MAPPINGS)
         keep_freed_memory()
-        ctypes.CDLL(None).malloc_trim(0)
+        glibc.malloc_trim(0)

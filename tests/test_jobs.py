@@ -549,7 +549,7 @@ def test_workers_fork_from_one_process_that_has_the_slow_imports() -> None:
     assert set.intersection(*named) >= {"MALLOC_TRIM_THRESHOLD_", "THP_MEM_ALLOC_ENABLE"}
 
 
-@pytest.mark.skipif(not memory._mallopt(), reason="only glibc lets one ask for it")
+@pytest.mark.skipif(not memory._glibc(), reason="only glibc lets one ask for it")
 def test_a_worker_keeps_the_memory_that_its_job_frees(cluster: str, tmp_path: Path) -> None:
     """Dask tells it to hand all back at once."""
     jobs.make([a_job(tmp_path, partial(count_new_pages, tmp_path / "pages"))], scheduler=cluster)

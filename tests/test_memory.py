@@ -13,7 +13,7 @@ from fustal_core import memory
 from fustal_core.memory import all_freed_memory_kept, keep_freed_memory
 
 is_glibc = pytest.mark.skipif(
-    not (sys.platform == "linux" and memory._mallopt()), reason="only glibc lets one ask for it"
+    not (sys.platform == "linux" and memory._glibc()), reason="only glibc lets one ask for it"
 )
 PROGRAM = """
 import json, resource
@@ -67,7 +67,7 @@ def test_what_a_training_frees_is_taken_again_and_handed_back_at_its_end() -> No
 def test_where_the_c_library_has_no_such_function_nothing_is_asked_of_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(memory, "_mallopt", lambda: None)
+    monkeypatch.setattr(memory, "_glibc", lambda: None)
     keep_freed_memory()
     with all_freed_memory_kept():
         pass

@@ -141,6 +141,17 @@ def test_idle_threads_of_a_kernel_rest_unless_told_otherwise(
     assert os.environ.get("OMP_WAIT_POLICY") == asked
 
 
+def test_a_notebook_runs_where_names_of_temporary_files_are_long(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    long = tmp_path / ("a_job_of_a_batch_system_" * 4)
+    long.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(long))
+    write_notebook(tmp_path / "one.ipynb", "print(40 + 2)")
+    execute(tmp_path / "one.ipynb", tmp_path / "executed.ipynb", {"seed": 0})
+    assert '"42\\n"' in (tmp_path / "executed.ipynb").read_text(encoding="utf-8")
+
+
 def test_what_editors_and_systems_leave_in_the_package_is_no_part_of_it(tmp_path: Path) -> None:
     package = tmp_path / "fustal_core"
     shutil.copytree(PACKAGE, package, ignore=shutil.ignore_patterns("__pycache__"))
