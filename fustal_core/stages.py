@@ -181,13 +181,13 @@ class Study:
         Args:
             name: of the folder.
             seed: of the training, and of points that are drawn; None: this study's.
-            overrides: settings by dotted name.
+            overrides: settings by dotted name; a file among them is found as by :func:`open_study`.
 
         Raises:
             SettingsError: unknown setting or bad value, or a setting that makes the data.
             DataError: ``evaluation.exclude`` leaves out no test video, or all.
         """
-        settings = override(self.settings, overrides or {}, seed)
+        settings = override(self.settings, resolve_overrides(overrides or {}), seed)
         study = Study(settings, self.run_dir / "variants" / name, base=self, own_data=False)
         if settings.evaluation != self.settings.evaluation:
             check_excluded(settings.evaluation.exclude, self.dataset.truth("test"))
@@ -204,14 +204,15 @@ class Study:
         Args:
             name: of the folder.
             seed: of simulated data and of the training; None: this study's.
-            overrides: settings by dotted name, those of the simulator among them.
+            overrides: as of :meth:`variant`, and those of the simulator.
 
         Raises:
             SettingsError: unknown setting or bad value.
         """
         if self.settings.data != "simulated":
             return self.variant(name, seed=seed, overrides=overrides)
-        settings = override(self.settings, overrides or {}, seed, other_data=True)
+        overrides = resolve_overrides(overrides or {})
+        settings = override(self.settings, overrides, seed, other_data=True)
         same = (settings.simulation, settings.seed) == (
             self.settings.simulation,
             self.settings.seed,

@@ -366,7 +366,9 @@ def test_a_list_of_what_is_ambiguous_is_opened_from_where_one_stands(
     write_text(Path("list.txt"), "sim_test_0000 1 2\n")
     asked = {"evaluation.ambiguous": "list.txt"}
     study = open_study(profile="smoke", run_dir=tmp_path / "run", overrides=asked)
-    assert study.settings.evaluation.ambiguous == str(tmp_path / "list.txt")
+    variants = [make("v", overrides=asked) for make in (study.variant, study.other)]
+    for one in (study, *variants):
+        assert one.settings.evaluation.ambiguous == str(tmp_path / "list.txt")
     assert asked == {"evaluation.ambiguous": "list.txt"}
 
 
