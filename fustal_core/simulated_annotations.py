@@ -125,7 +125,11 @@ def class_records(statistics: pd.DataFrame) -> dict[str, np.void]:
 
 
 def _event_count(plan: VideoPlan, rows: np.ndarray) -> int:
-    """Number of actions: log-normal with the median and mean per video of the class."""
+    """Number of actions: that of the plan's rank in a log-normal with the class's median and mean.
+
+    Ranks leave out the ends of the distribution, so a class of few videos, some of them with very many
+    actions, stays below its mean.
+    """
     mean = rows[f"{plan.subset}_instances"] / rows[f"{plan.subset}_videos"]
     median = rows[f"{plan.subset}_instances_per_video_median"]
     spread = np.sqrt(2 * np.log(np.maximum(mean / median, 1.05)))
