@@ -262,6 +262,8 @@ def soft_nms(
     """
     as_numpy = not isinstance(segments, Tensor)
     segments, scores = torch.as_tensor(segments), torch.as_tensor(scores)
+    if not scores.is_floating_point():
+        scores = scores.double()
     picked, decayed = batched_soft_nms(
         segments[None],
         scores[None],

@@ -86,6 +86,13 @@ def test_soft_nms_equals_loops(
     assert (found[1].diff() <= 0).all()
 
 
+def test_soft_nms_of_whole_numbers() -> None:
+    segments, scores = np.array([[0, 4], [0, 2]]), np.array([9, 8])
+    picked, decayed = soft_nms(segments, scores, 0.5)
+    assert picked.tolist() == [[0, 4], [0, 2]]
+    np.testing.assert_allclose(decayed, [9, 8 * np.exp(-(0.5**2) / 0.5)])
+
+
 def test_soft_nms_leaves_its_input_alone_and_keeps_the_dtype() -> None:
     segments, scores = (torch.from_numpy(x).float() for x in random_segments(9, 0))
     before = segments.clone(), scores.clone()
