@@ -141,7 +141,7 @@ FUSTAL = (
     ),
     Claim(
         "fustal",
-        "FuSTAL as a whole improves on CoLA (published, 0.1:0.7: 50.8 and 41.7)",
+        "FuSTAL as a whole improves on CoLA (published on THUMOS'14: 50.8 and 41.7)",
         "FuSTAL, abstract; CoLA, README of the release",
         AVERAGE,
         (_FUSTAL, _COLA),
@@ -151,7 +151,7 @@ FUSTAL = (
 OTHERS = (
     Claim(
         "alignment",
-        "FTCL improves on the ACM-Net it starts from (published, 0.1:0.7: 43.6 and 42.6)",
+        "FTCL improves on the ACM-Net it starts from (published on THUMOS'14: 43.6 and 42.6)",
         "FTCL, ablation",
         AVERAGE,
         methods=_FTCL,
@@ -173,7 +173,7 @@ OTHERS = (
     ),
     Claim(
         "stage-2",
-        "HR-Pro's stage 2 improves detection (published, 0.1:0.7: 60.4 over 56.5)",
+        "HR-Pro's stage 2 improves detection (published on THUMOS'14: 60.4 over 56.5)",
         "HR-Pro; log of the release",
         AVERAGE,
         methods=_HR_PRO,
