@@ -298,8 +298,8 @@ def parse_tiou(text: str) -> list[float]:
             width = step[0] if step else 0.1
             # A step that does not end at HIGH stops below it.
             count = math.floor((high - low) / width + 1e-9) if len(step) <= 1 and width > 0 else -1
-            few = count < MOST_THRESHOLDS
-            values = [low + i * width for i in range(count + 1)] if few else []
+            fits = count < MOST_THRESHOLDS and (count > 0 or low == high)
+            values = [low + i * width for i in range(count + 1)] if fits else []
     except (ValueError, OverflowError):
         values = []
     values = list(dict.fromkeys(round(value, 10) for value in values))

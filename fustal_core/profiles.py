@@ -153,7 +153,7 @@ CONSTANT_VALUES: dict[str, dict[str, dict[str, Any]]] = {
         "ftcl": {"weight_decay": 1e-3},
         "hr_pro": {"nms_tiou": 0.9},
         "student": {"max_length": 384},
-        "evaluation": {"further_tiou": "0.5:0.95:0.05"},
+        "evaluation": {"further_tiou": "0.5:0.05:0.95"},
     },
     "salads50": {
         "acm_net": {"class_threshold": 0.092, "cas_thresholds": (0.055, 0.074)},

@@ -28,7 +28,7 @@ Constants = Literal["thumos14", "activitynet13", "salads50"]
 """Data sets that have constants of their own."""
 
 
-def _spread(low: float, high: float, step: float) -> tuple[float, ...]:
+def _spread(low: float, step: float, high: float) -> tuple[float, ...]:
     """``low``, ``low + step`` .. ``high``, both included, without the noise of binary fractions.
 
     Raises:
@@ -41,7 +41,7 @@ def _spread(low: float, high: float, step: float) -> tuple[float, ...]:
 
 
 def _read_thresholds(value: Any) -> Any:
-    """``"0.15:0.95:0.05"`` or ``"0.15, 0.2"``, as a command line has them, to numbers."""
+    """``"0.15:0.05:0.95"`` or ``"0.15, 0.2"``, as a command line has them, to numbers."""
     if not isinstance(value, str):
         return value
     is_range = ":" in value
@@ -49,7 +49,7 @@ def _read_thresholds(value: Any) -> Any:
         numbers = [float(x) for x in value.strip("[]() ").split(":" if is_range else ",")]
         return _spread(*numbers) if is_range else numbers
     except (ValueError, TypeError, ArithmeticError):
-        raise ValueError("expected numbers as in 0.15,0.2 or LOW:HIGH:STEP") from None
+        raise ValueError("expected numbers as in 0.15,0.2 or LOW:STEP:HIGH") from None
 
 
 def read_seeds(value: Any) -> Any:
@@ -209,10 +209,10 @@ class ACMNetSettings(SampledGeneratorSettings):
     sparsity_weight: NonNegative = Field(2e-4, description="weight of the sparsity loss")
     class_threshold: Fraction = Field(0.25, description="classes of a video: video score > this")
     cas_thresholds: Thresholds = Field(
-        (0.15, 0.2), description="cuts of a class's T-CAS: numbers, or LOW:HIGH:STEP"
+        (0.15, 0.2), description="cuts of a class's T-CAS: numbers, or LOW:STEP:HIGH"
     )
     attention_thresholds: Thresholds = Field(
-        _spread(0.15, 0.95, 0.05), description="cuts of the instance attention"
+        _spread(0.15, 0.05, 0.95), description="cuts of the instance attention"
     )
     min_max: bool = Field(
         False,
@@ -278,10 +278,10 @@ class HRProSettings(GeneratorSettings):
     contrast_weight: NonNegative = Field(1.0, description="weight of the contrast with prototypes")
     class_threshold: Fraction = Field(0.5, description="classes of a video: video score >= this")
     cas_thresholds: Thresholds = Field(
-        _spread(0.0, 0.225, 0.025), description="cuts of a class's T-CAS: numbers, or LOW:HIGH:STEP"
+        _spread(0.0, 0.025, 0.225), description="cuts of a class's T-CAS: numbers, or LOW:STEP:HIGH"
     )
     action_thresholds: Thresholds = Field(
-        _spread(0.5, 0.7, 0.025), description="cuts of 1 - background score"
+        _spread(0.5, 0.025, 0.7), description="cuts of 1 - background score"
     )
     nms_sigma: Positive = Field(0.3, description="Gaussian soft-NMS per class of detections")
     nms_tiou: Fraction = Field(
@@ -323,7 +323,7 @@ class EvaluationSettings(FrozenSettings):
     further_tiou: Annotated[tuple[TIoU, ...], BeforeValidator(_read_thresholds)] = Field(
         (),
         description="tIoU thresholds measured besides THUMOS'14's 0.1:0.7, with their average: "
-        "numbers, or LOW:HIGH:STEP; ActivityNet's are 0.5:0.95:0.05",
+        "numbers, or LOW:STEP:HIGH; ActivityNet's are 0.5:0.05:0.95",
     )
 
 

@@ -502,7 +502,7 @@ def test_how_acm_net_localises() -> None:
     assert (HOW.upsampling, HOW.margin, HOW.class_score_weight) == (20, 0.2, 0)
     assert not HOW.min_max
     assert not HOW.at_class_threshold
-    other = localization_of(acm_net(cas_thresholds="0.1,0.3", attention_thresholds="0.2:0.8:0.2"))
+    other = localization_of(acm_net(cas_thresholds="0.1,0.3", attention_thresholds="0.2:0.2:0.8"))
     assert other.cas_thresholds == (0.1, 0.3)
     assert other.actionness_thresholds == (0.2, 0.4, 0.6, 0.8)
     assert localization_of(GenerationSettings(method="cola")) == FUSTAL

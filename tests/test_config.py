@@ -319,9 +319,9 @@ def test_every_listed_setting_can_be_set() -> None:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("0.15:0.95:0.4", (0.15, 0.55, 0.95)),
-        ("0.1:0.3:0.1", (0.1, 0.2, 0.3)),  # not 0.30000000000000004
-        ("0.5:0.5:0.1", (0.5,)),
+        ("0.15:0.4:0.95", (0.15, 0.55, 0.95)),
+        ("0.1:0.1:0.3", (0.1, 0.2, 0.3)),  # not 0.30000000000000004
+        ("0.5:0.1:0.5", (0.5,)),
         (" 0.2, 0.1 ", (0.2, 0.1)),
         ("0.3", (0.3,)),
         ("[0, 1]", (0, 1)),
@@ -344,12 +344,13 @@ def test_thresholds_are_lists_or_ranges(text: Any, expected: tuple[float, ...]) 
         "0.1,,0.2",
         "0.1:0.5",
         "0.1:0.5:0.1:0.2",
-        "0.1:0.5:0",
+        "0.1:0:0.5",
         "0.5:0.1:0.1",
-        "0.1:0.9:0.3",  # does not end at 0.9
-        "0:1:1e-9",
-        "0:inf:1",
-        "nan:1:0.1",
+        "0.15:0.95:0.05",  # the step comes second
+        "0.1:0.3:0.9",  # does not end at 0.9
+        "0:1e-9:1",
+        "0:1:inf",
+        "nan:0.1:1",
         "0.1,nan",
         "0.5,1.1",
         "-0.1,0.5",
@@ -364,7 +365,7 @@ def test_bad_thresholds_are_refused_and_named(text: Any) -> None:
 
 
 def test_a_bad_range_is_told_what_is_expected() -> None:
-    with pytest.raises(SettingsError, match=r"0\.15,0\.2 or LOW:HIGH:STEP"):
+    with pytest.raises(SettingsError, match=r"0\.15,0\.2 or LOW:STEP:HIGH"):
         make_settings(overrides={"acm_net.attention_thresholds": "0.1-0.5"})
 
 

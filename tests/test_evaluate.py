@@ -285,6 +285,7 @@ def test_thresholds(text: str, expected: list[float]) -> None:
         "0.5:0.45",
         "0.1:inf",
         "0.1:nan:0.5",
+        "0.1:0.7:0.3",  # the step comes second
         "0.5:1.5",
         "0.1:1e-9:0.9",
         "0.1:1e-12:0.9",

@@ -43,7 +43,7 @@ ACM_NET = ACMNetSettings(
     hidden_channels=6,
     length=32,
     instance_share=4,
-    cas_thresholds="0.1:0.3:0.1",
+    cas_thresholds="0.1:0.1:0.3",
     attention_thresholds="0.2,0.4,0.6",
 )
 FTCL_SETTINGS = FTCLSettings(fsd_channels=10, lcs_snippets=7)
