@@ -217,7 +217,7 @@ def _product(study: Study, measured: Measured, labels: LabelSource) -> Product:
         settings.ablation.resamples,
     ]
     name = f"{measured} on {labels}".replace(" ", "-")
-    return study.product(f"04_ablation/{name}", _CODE, inputs)
+    return study.product(f"04_ablation/{name}", _CODE, inputs, measuring=("ablation",))
 
 
 def measurement(study: Study, measured: Measured, labels: LabelSource = "selected") -> Measurement:

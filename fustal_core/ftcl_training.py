@@ -20,8 +20,9 @@ from fustal_core.ftcl import (
     find_candidates,
     share_a_class,
 )
-from fustal_core.generator_training import Task, seeded, video_task
+from fustal_core.generator_training import Task, video_task
 from fustal_core.progress import say_note
+from fustal_core.seeding import seeded
 from fustal_core.stage_settings import ACMNetSettings, FTCLSettings
 
 ACM_NET_PARTS = ("total", "classification", "guide", "norms", "sparsity")

@@ -18,12 +18,13 @@ from fustal_core.generator import (
     GeneratorOutput,
     generator_loss,
 )
-from fustal_core.generator_training import Task, seeded, video_task
+from fustal_core.generator_training import Task, video_task
 from fustal_core.hrpro import SnippetOutput
 from fustal_core.hrpro_inference import localization_of_points, point_proposals
 from fustal_core.mining import snippet_mask
 from fustal_core.progress import Progress
 from fustal_core.proposals import FUSTAL, Localization, generate_proposals
+from fustal_core.seeding import seeded
 from fustal_core.stage_settings import (
     GenerationSettings,
     GeneratorSettings,

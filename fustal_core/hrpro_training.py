@@ -15,13 +15,14 @@ import torch
 from torch import Tensor
 
 from fustal_core.features import to_device
-from fustal_core.generator_training import Task, seeded
+from fustal_core.generator_training import Task
 from fustal_core.hrpro import HRPro, expand_points
 from fustal_core.hrpro_inference import HRProDetector
 from fustal_core.hrpro_instance import extend, instance_loss, roi_pool
 from fustal_core.hrpro_loss import snippet_loss
 from fustal_core.point_supervision import PointSupervision
 from fustal_core.reliability import negative_proposals, reliable_proposals
+from fustal_core.seeding import seeded
 from fustal_core.stage_settings import HRProInstanceSettings, HRProSettings
 
 SNIPPET_PARTS = ("total", "video", "frame", "background", "contrast")

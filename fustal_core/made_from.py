@@ -30,6 +30,8 @@ _STUDENT_CODE = (
     "student_training",
     "student_inference",
 )
+MAKES_ALL = ("made_from", "making", "stages", "stage_products", "weights", "results", "left_out")
+"""The modules that every product passes through: by their text alone, for they import nearly all."""
 _OF_DISTILLATION = ("ema_label_threshold",)
 _OF_DETECTION = (
     "score_threshold",

@@ -18,6 +18,7 @@ from fustal_core.jobs import Job
 from fustal_core.locks import RunDirectoryBusyError, making_lock
 from fustal_core.plan import jobs_of
 from fustal_core.rundir import (
+    CACHE,
     PACKAGE,
     SOURCES,
     Product,
@@ -166,8 +167,11 @@ def _run_notebook(study: Study, notebook: Product, parameters: dict[str, Any], s
 
 
 def _remove_leftovers(run_dir: Path) -> None:
-    """Remove what killed runs left half-written, but where somebody is writing at this moment."""
-    for folder in partial_folders(run_dir):
+    """Remove what killed runs left half-written, but where somebody is writing at this moment.
+
+    The cache of features has locks of its own: who fills it next removes what is left there.
+    """
+    for folder in set(partial_folders(run_dir)) - {run_dir / CACHE}:
         with suppress(RunDirectoryBusyError), making_lock(folder, patience_s=3):
             remove_partial_files(folder)
 

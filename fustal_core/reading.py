@@ -249,8 +249,9 @@ def _fill_cache(
     checksums = _cached_checksums(path, sums, files, num_bytes(files, dtype))
     if checksums is not None:
         return checksums
-    for old in path.parent.glob(f"{files.key}-*"):
-        old.unlink(missing_ok=True)
+    for earlier in (f"{files.key}-*", f".{files.key}-*.partial-*"):
+        for old in path.parent.glob(earlier):
+            old.unlink(missing_ok=True)
     checksums = _write_cache(path, files, dtype, report, progress)
     if report.problems:
         path.unlink()

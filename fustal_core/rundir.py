@@ -38,6 +38,8 @@ from fustal_core.progress import say_note
 PACKAGE = Path(__file__).parent
 SOURCES = {path.stem: path.read_text(encoding="utf-8") for path in PACKAGE.glob("[!.]*.py")}
 """The package's modules, by name, as they were when this process began."""
+CACHE = "cache"
+"""Folder of a run directory for features that exceed the memory that was granted."""
 _VERSIONS = ("torch", "numpy", "scipy", "pandas", "matplotlib", "papermill")
 
 
@@ -247,6 +249,11 @@ def code_hash(modules: Iterable[str]) -> str:
     return _code_hash(tuple(sorted(set(modules))))
 
 
+def own_code_hash(modules: Iterable[str]) -> str:
+    """Hash of the source of these modules alone, as :func:`code_hash`."""
+    return hash_of({name: SOURCES[name] for name in modules})
+
+
 def all_code() -> str:
     """Hash of the whole package."""
     return code_hash(SOURCES)
@@ -283,17 +290,16 @@ class Product:
     @property
     def is_made(self) -> bool:
         """Whether all files are there as they were made, from what the key says."""
-        made = self._made
-        return made is not None and not self._damaged(made)
+        key, made = self._recorded()
+        return key == self.key and not self._damaged(made)
 
-    @property
-    def _made(self) -> dict[str, str] | None:
-        """Digests by file name, of a product that was finished under this key; else None."""
+    def _recorded(self) -> tuple[str, dict[str, str]]:
+        """The key that was last finished here, empty if none was, and the digests by file name."""
         try:
             content = json.loads((self.folder / "made.json").read_text(encoding="utf-8"))
-            return dict(content["files"]) if content["key"] == self.key else None
+            return str(content["key"]), dict(content["files"])
         except (OSError, ValueError, RecursionError, KeyError, TypeError):
-            return None
+            return "", {}
 
     def _damaged(self, made: dict[str, str]) -> list[str]:
         """The files that are missing or not as they were made."""
@@ -318,12 +324,19 @@ class Product:
         return self.folder / "checkpoint.pt"
 
     def begin(self) -> None:
-        """Declare the files incomplete before the first is written; remove a killed run's leftovers."""
-        damaged = self._damaged(self._made or {})
+        """Declare the files incomplete before the first is written; remove a killed run's leftovers.
+
+        Files that were made from something else go, too: not all of them need be written again.
+        """
+        key, made = self._recorded()
+        damaged = self._damaged(made) if key == self.key else []
         if damaged:
             files = ", ".join(damaged)
             say_note(f"{self.folder}: not as it was made, so it is made again: {files}")
         (self.folder / "made.json").unlink(missing_ok=True)
+        for path in self._files() if key != self.key else []:
+            if path.name in made:
+                path.unlink()
         remove_partial_files(self.folder)
 
     def finish(self, *, device: str = "cpu", keep_checkpoint: bool = False) -> None:

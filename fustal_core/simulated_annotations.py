@@ -9,13 +9,18 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from functools import cache
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from scipy.special import ndtri
 
-TABLES = Path(__file__).parent / "tables"
+_CLASSES, _PAIRS = (
+    Path(__file__).parent / "tables" / name
+    for name in ("thumos14_classes.csv", "thumos14_class_pairs.json")
+)
 NESTED = {"CliffDiving": "Diving"}
 """Every instance of the key is annotated as one of the value too."""
 SEQUENCE = ("CricketBowling", "CricketShot")
@@ -47,12 +52,18 @@ class VideoPlan:
 
 def class_statistics() -> pd.DataFrame:
     """The table of THUMOS'14 statistics, one row per class name, in alphabetical order."""
-    return pd.read_csv(TABLES / "thumos14_classes.csv", index_col="class").sort_index()
+    return pd.read_csv(_CLASSES, index_col="class").sort_index()
+
+
+@cache
+def statistics_digest() -> str:
+    """Of the files that the simulated annotations follow: sha256, hexadecimal."""
+    return sha256(_CLASSES.read_bytes() + _PAIRS.read_bytes()).hexdigest()
 
 
 def _class_groups() -> dict[tuple[str, ...], int]:
     """Classes shown together -> number of videos, train and test together."""
-    pairs = json.loads((TABLES / "thumos14_class_pairs.json").read_text(encoding="utf-8"))
+    pairs = json.loads(_PAIRS.read_text(encoding="utf-8"))
     return {tuple(names.split("+")): count for names, count in pairs.items()}
 
 

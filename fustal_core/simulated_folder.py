@@ -154,8 +154,8 @@ def _whole_folder(folder: Path) -> Iterator[Path]:
             elif left.name != ".lock":
                 left.unlink()
         yield partial
-        (partial / ".lock").unlink(missing_ok=True)
-        os.replace(partial, folder)
+        os.replace(partial, folder)  # with the lock: others find none until then
+        (folder / ".lock").unlink(missing_ok=True)
     except BaseException as error:
         shutil.rmtree(partial, ignore_errors=True)
         if isinstance(error, OSError):

@@ -22,6 +22,7 @@ from fustal_core.features import FeatureStore
 from fustal_core.left_out import check_excluded, leave_out
 from fustal_core.locks import making_lock, run_lock
 from fustal_core.made_from import (
+    MAKES_ALL,
     STARTS_FROM,
     LabelSource,
     Phase,
@@ -38,11 +39,13 @@ from fustal_core.progress import show_progress
 from fustal_core.quality import pseudo_label_quality
 from fustal_core.results import read_ambiguous
 from fustal_core.rundir import (
+    CACHE,
     Product,
     claim_run_dir,
     code_hash,
     default_run_dir,
     hash_of,
+    own_code_hash,
     project_root,
     resolve_data,
     resolve_file,
@@ -52,6 +55,7 @@ from fustal_core.rundir import (
     write_provenance,
 )
 from fustal_core.selection import score_proposals, select
+from fustal_core.simulated_annotations import statistics_digest
 from fustal_core.simulator import simulate
 from fustal_core.stage_products import Generation, Selection, Student
 from fustal_core.stage_settings import (
@@ -220,7 +224,9 @@ class Study:
         study = Study(settings, self.run_dir / "variants" / name, base=self, own_data=not same)
         if not same:
             # Whoever plans many such studies need not simulate them: code is part of every key.
-            study.fingerprint = hash_of(settings.simulation.model_dump(), settings.seed)
+            study.fingerprint = hash_of(
+                settings.simulation.model_dump(), settings.seed, statistics_digest()
+            )
         return study
 
     @property
@@ -253,7 +259,7 @@ class Study:
 
     def _read_data(self) -> Dataset:
         _ = self._ambiguous  # a bad list is refused before the data is read
-        dataset = load_data(self.settings, self.run_dir / "cache")
+        dataset = load_data(self.settings, self.run_dir / CACHE)
         check_excluded(self.settings.evaluation.exclude, dataset.truth("test"))
         generator = self._on_device(dataset.generator_features)
         shared = dataset.student_features is dataset.generator_features
@@ -450,13 +456,16 @@ class Study:
         own = of(self.base) if self.base else product
         return own if own.key == product.key else product
 
-    def product(self, name: str, modules: tuple[str, ...], inputs: Any) -> Product:
+    def product(
+        self, name: str, modules: tuple[str, ...], inputs: Any, measuring: tuple[str, ...] = ()
+    ) -> Product:
         """A folder of this study, and the key of what lies there.
 
         Args:
             name: of the folder, from the run directory.
-            modules: whose code makes it.
+            modules: whose code makes it, and all that they import.
             inputs: JSON-like: whatever it depends on, besides seed, data, device, precision and code.
+            measuring: more modules whose code makes it, without what they import.
         """
         key = hash_of(
             inputs,
@@ -465,6 +474,7 @@ class Study:
             self.device,
             self.settings.precision,
             code_hash(modules),
+            own_code_hash((*MAKES_ALL, *measuring)),
             WEIGHTS_FORMAT,
         )
         return Product(self.run_dir / name, key)

@@ -32,6 +32,7 @@ from fustal_core.files import load_checkpoint, save_checkpoint
 from fustal_core.metrics import AVERAGE
 from fustal_core.precision import Precision, computing_in
 from fustal_core.progress import Progress
+from fustal_core.seeding import seeded
 from fustal_core.student import TriDet
 from fustal_core.student_batches import (
     Batch,
@@ -173,7 +174,8 @@ def _start(
     device: torch.device,
 ) -> _State:
     rng = torch.Generator().manual_seed(seed)
-    model = TriDet(in_channels, num_classes, settings, rng).to(device)
+    with seeded(seed):  # layers draw weights of their own first
+        model = TriDet(in_channels, num_classes, settings, rng).to(device)
     optimiser = torch.optim.AdamW(
         weight_groups(model, settings.weight_decay), lr=settings.learning_rate, fused=True
     )

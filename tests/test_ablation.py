@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from training_helpers import TINY
 
-from fustal_core import ablation, grid, making
+from fustal_core import ablation, grid, making, rundir
 from fustal_core.ablation import (
     Results,
     of_cell,
@@ -169,6 +169,14 @@ def test_a_second_time_it_only_reads(
         for measure, values in own.items():
             np.testing.assert_array_equal(again.samples[name][measure], values)
     assert snapshot(study.run_dir) == before
+
+
+def test_what_measures_a_cell_is_part_of_its_key(
+    study: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = ablation._product(study, "generator", "raw").key
+    monkeypatch.setitem(rundir.SOURCES, "ablation", "otherwise")
+    assert ablation._product(study, "generator", "raw").key != before
 
 
 def test_other_groups_and_seeds_go_on_from_what_is_there(

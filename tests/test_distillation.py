@@ -451,6 +451,12 @@ def test_test_set_chooses_the_epoch_only_when_asked(select: str, epoch: int) -> 
     assert not result.model.training
 
 
+def test_training_leaves_torch_s_own_random_numbers_alone() -> None:
+    before = torch.random.get_rng_state()
+    train(small_settings())
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
 def test_student_learns_where_the_actions_are() -> None:
     dataset = tiny_dataset(num_train=12)
     options = small_settings(

@@ -10,8 +10,8 @@ from training_helpers import TINY
 
 from fustal_core import label_cost
 from fustal_core.data import Dataset
-from fustal_core.label_cost import training_share
 from fustal_core.stages import Study, open_study
+from fustal_core.training_share import training_share
 
 
 @pytest.fixture(scope="module")

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import textwrap
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,9 @@ from hypothesis import strategies as st
 from layout_helpers import LAYOUTS, LayoutFolder, values, write_wtalc
 
 from fustal_core.check import check_folder
+from fustal_core.config import make_settings
 from fustal_core.data import DataError, Dataset, load_dataset
+from fustal_core.pipeline import run_notebooks
 from fustal_core.reading import Statistics, checksum, statistics_of
 from fustal_core.stage_settings import FeatureSettings
 
@@ -72,6 +75,20 @@ def test_a_cache_is_used_until_the_features_change(tmp_path: Path) -> None:
     assert again.fingerprint != first.fingerprint
     assert again.generator_features["a"][0, 0] == 7.0
     assert len(list(cache.glob("*.bin"))) == 1
+
+
+def test_what_a_killed_process_left_of_a_cache_is_removed_by_who_fills_it(tmp_path: Path) -> None:
+    """And not by a run that begins meanwhile, for it may be somebody's who fills it now."""
+    folder, cache = LayoutFolder(tmp_path / "data", "acmnet"), tmp_path / "cache"
+    load_mapped(folder.root, cache)
+    (binary,) = cache.glob("*.bin")
+    half = cache / f".{binary.name}.partial-abc.bin"
+    half.touch()
+    run_notebooks([], make_settings(), {}, tmp_path, "data", nullcontext())
+    assert half.exists()
+    binary.unlink()
+    load_mapped(folder.root, cache)
+    assert not half.exists()
 
 
 @pytest.mark.parametrize("lost", ["sums", "values"])

@@ -336,10 +336,24 @@ def test_a_product_begun_again_is_not_made(tmp_path: Path) -> None:
     product.finish()
     write_text(product.folder / ".weights.partial-of-a-kill", "b")
     (product.folder / ".ipynb_checkpoints").mkdir()
-    Product(product.folder, "b").begin()
+    product.begin()
     assert not product.is_made
     left = sorted(path.name for path in product.folder.iterdir())
     assert left == [".ipynb_checkpoints", "weights"]
+
+
+def test_what_was_made_from_something_else_is_no_part_of_the_product(tmp_path: Path) -> None:
+    earlier = Product(tmp_path / "p", "a")
+    write_text(earlier.folder / "figure_of_the_past.png", "a")
+    earlier.finish()
+    write_text(earlier.folder / "notes.txt", "the user's")
+    product = Product(earlier.folder, "b")
+    product.begin()
+    write_text(product.folder / "figure.png", "b")
+    product.finish()
+    assert product.is_made
+    left = sorted(path.name for path in product.folder.iterdir())
+    assert left == ["figure.png", "made.json", "notes.txt"]
 
 
 def test_overrides_have_a_default_directory_of_their_own() -> None:

@@ -22,10 +22,10 @@ from fustal_core.generator import (
     nce_table,
     top_mean,
 )
-from fustal_core.generator_training import seeded
 from fustal_core.hrpro import Seeds, class_sums
 from fustal_core.hrpro_loss import _contrast_of, contrast_loss
 from fustal_core.mining import MinedSnippets, hard_regions, mine_snippets, snippet_mask
+from fustal_core.seeding import seeded
 from fustal_core.stage_settings import ACMNetSettings, FTCLSettings, StudentSettings
 from fustal_core.student import TriDet
 from fustal_core.student_blocks import MaskedReLU, masked_group_norm

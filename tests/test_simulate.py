@@ -22,7 +22,7 @@ from filelock import FileLock
 from simulate_helpers import annotations_of
 
 from fustal_core.annotations import Annotations
-from fustal_core.data import Dataset, load_dataset
+from fustal_core.data import DataError, Dataset, load_dataset
 from fustal_core.features import FeatureStore
 from fustal_core.simulated_folder import WRITABLE, write_simulation
 from fustal_core.simulator import SimulatorSettings, plan_simulation, simulate
@@ -253,6 +253,25 @@ def test_a_folder_that_is_being_written_is_left_alone(tmp_path: Path) -> None:
         assert_refused(result, 1, "data: another process is writing it")
         assert (partial / "features").is_dir()
     assert not (tmp_path / "data").exists()
+
+
+def test_a_folder_is_somebody_s_until_it_has_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, replace, refused = tmp_path / "data", os.replace, []
+
+    def meanwhile(source: Path, target: Path) -> None:
+        if target == data:
+            with pytest.raises(DataError, match="another process is writing it") as error:
+                write_simulation(data, plan_simulation(TINY, 1), "own")
+            refused.append(error)
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", meanwhile)
+    write_simulation(data, plan_simulation(TINY, 0), "own")
+    assert len(refused) == 1
+    assert load_dataset(data).video_names("train")
+    assert not (data / ".lock").exists()
 
 
 def test_more_than_the_disk_holds_is_refused_at_once(

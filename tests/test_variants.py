@@ -18,7 +18,7 @@ from filelock import FileLock
 from safetensors import safe_open
 from training_helpers import TINY, assert_same_weights
 
-from fustal_core import ftcl_terms, making, stages
+from fustal_core import ftcl_terms, making, rundir, stages
 from fustal_core.annotations import DataError
 from fustal_core.config import SettingsError, make_settings
 from fustal_core.files import load_checkpoint
@@ -740,6 +740,25 @@ def test_another_study_may_change_the_simulator(base: Study) -> None:
     assert products(variant)["cola"] == products(other)["cola"]
     with pytest.raises(SettingsError, match="same data"):
         other.variant("wrong", overrides={"simulation.max_video_s": 20.0})
+
+
+def test_data_of_another_seed_is_known_by_the_statistics_it_follows(
+    base: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = base.other("o", seed=5).fingerprint
+    assert base.other("o", seed=5).fingerprint == before
+    monkeypatch.setattr(stages, "statistics_digest", lambda: "other tables")
+    assert base.other("o", seed=5).fingerprint != before
+
+
+@pytest.mark.parametrize("module", ["making", "stages", "made_from", "weights", "results"])
+def test_what_every_product_passes_through_is_part_of_its_key(
+    base: Study, monkeypatch: pytest.MonkeyPatch, module: str
+) -> None:
+    before = {name: product.key for name, product in products(base).items()}
+    monkeypatch.setitem(rundir.SOURCES, module, "otherwise")
+    after = {name: product.key for name, product in products(base).items()}
+    assert all(after[name] != before[name] for name in before)
 
 
 def test_another_study_without_a_change_is_the_same_study(base: Study) -> None:
