@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 import torch
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
@@ -107,27 +108,46 @@ def relabel(batch: Batch, found: Found, half: float) -> Batch:
     return replace(batch, given=relabelled)
 
 
-def ema_label_rows(
-    batch: Batch,
-    found: Found,
-    store: FeatureStore,
-    classes: tuple[str, ...],
-    epoch: int,
-) -> list[list[Any]]:
-    """EMA labels in seconds of the whole video, a list each in the order of LABEL_COLUMNS."""
-    half = half_window(store)
-    lengths = batch.mask.sum(1).tolist()
-    rows = []
-    columns = (found.video, found.label, found.segments.double(), found.scores)
-    for i, label, segment, score in zip(*(column.tolist() for column in columns), strict=True):
-        name, first = batch.videos[i], batch.first[i]
-        crop = store.to_seconds(name, [first - half, first + lengths[i] - 1 + half])
-        times_s = store.to_seconds(name, [first + segment[0], first + segment[1]])
-        times_s = times_s.clip(crop[0], crop[1])
-        rows.append([epoch, name, classes[label], *times_s.tolist(), score, *crop.tolist()])
-    return rows
+def ema_label_part(batch: Batch, found: Found, store: FeatureStore, epoch: int) -> dict[str, Any]:
+    """EMA labels of a batch in seconds of the whole video, for checkpoints and :func:`ema_label_table`.
+
+    Returns:
+        ``epoch``; ``videos``, names; ``video`` (N,), index into them; ``label`` (N,), class index;
+        ``values`` (N, 5) float64: the last five of ``LABEL_COLUMNS``.
+    """
+    half, video = half_window(store), found.video.cpu()
+    first, lengths = torch.tensor(batch.first), batch.mask.sum(1).cpu()
+    crops = torch.stack([first - half, first + lengths - 1 + half], dim=1).double()
+    segments = first[video, None] + found.segments.double().cpu()
+    times_s = torch.cat([segments, crops[video]], dim=1).numpy()  # on the grid until the next lines
+    for i, name in enumerate(batch.videos):
+        mine = (video == i).numpy()
+        times_s[mine] = store.to_seconds(name, times_s[mine])
+    inside = times_s[:, :2].clip(times_s[:, 2:3], times_s[:, 3:])
+    scores = found.scores.double().cpu().numpy()[:, None]
+    values = torch.from_numpy(np.hstack([inside, scores, times_s[:, 2:]]))
+    return {
+        "epoch": epoch,
+        "videos": batch.videos,
+        "video": video,
+        "label": found.label.cpu(),
+        "values": values,
+    }
 
 
-def ema_label_table(rows: list[list[Any]]) -> pd.DataFrame:
-    """All recorded EMA labels; a video whose stage-2 labels were kept has no row in that epoch."""
-    return pd.DataFrame(rows, columns=list(LABEL_COLUMNS))
+def ema_label_table(parts: list[dict[str, Any]], classes: tuple[str, ...]) -> pd.DataFrame:
+    """All recorded EMA labels; a video whose stage-2 labels were kept has no row in that epoch.
+
+    Args:
+        parts: from :func:`ema_label_part`.
+        classes: names, in the order of the indices.
+    """
+    columns = list(LABEL_COLUMNS)
+    frames = [pd.DataFrame(columns=columns)] if not parts else []
+    for part in parts:
+        frame = pd.DataFrame(part["values"].numpy(), columns=columns[3:])
+        frame.insert(0, "label", np.array(classes, dtype=object)[part["label"].numpy()])
+        frame.insert(0, "video", np.array(part["videos"], dtype=object)[part["video"].numpy()])
+        frame.insert(0, "epoch", part["epoch"])
+        frames.append(frame)
+    return pd.concat(frames, ignore_index=True)

@@ -13,8 +13,6 @@ import numpy as np
 import pandas as pd
 
 from fustal_core.figures import (
-    COLOURS,
-    PUBLISHED,
     add_legend_below,
     colour_of,
     new_figure,
@@ -36,47 +34,38 @@ _Mark = tuple[float, float, str]  # hours, mAP, text beside it
 
 
 @styled
-def plot_label_cost(rows: pd.DataFrame, published: pd.DataFrame | None = None) -> Figure:
+def plot_label_cost(rows: pd.DataFrame) -> Figure:
     """What annotating the training set costs, and what detection gains from it.
 
-    The shape of a mark is its supervision. Rows of one method are joined, from the cheapest on.
-    Published rows are hollow and dashed. Rows without a cost above 0 or without a measure are named
-    below the figure.
+    The shape of a mark is its supervision. Rows of one method are joined, from the cheapest on. Rows
+    without a cost above 0 or without a measure are named below the figure.
 
     Args:
         rows: `method`, `supervision` (those of `SUPERVISION_MARKERS`), `cost_h` (hours of annotation
             of the training set), `avg 0.1:0.7` (percent), `note` (what tells the rows of a method
             apart; may be empty).
-        published: the same of the literature.
 
     Raises:
         ValueError: a supervision is none of those (named).
     """
-    given = [table for table in (rows, published) if table is not None]
-    for name in {str(name) for table in given for name in table["supervision"]}:
+    for name in rows["supervision"]:
         if name not in SUPERVISION_MARKERS:
             raise ValueError(f"supervision {name!r} is none of {', '.join(SUPERVISION_MARKERS)}")
-    drawn = [(table["cost_h"] > 0) & table[AVERAGE].notna() for table in given]
-    known = [table[chosen] for table, chosen in zip(given, drawn, strict=True)]
-    if all(table.empty for table in known):
+    is_drawn = (rows["cost_h"] > 0) & rows[AVERAGE].notna()
+    known = rows[is_drawn]
+    if known.empty:
         return nothing_to_show("no method with a cost and a measure")
     figure = new_figure(height_in=4.4)
     axes = figure.subplots()
     marks = []
-    for hollow, table in enumerate(known):
-        for method, own in table.groupby("method", sort=False):
-            own = own.sort_values("cost_h", kind="stable")
-            marks += _cost_line(axes, str(method), own, bool(hollow))
-    _name_supervision(axes, pd.concat(known)["supervision"], len(known) > 1 and len(known[1]) > 0)
+    for method, own in known.groupby("method", sort=False):
+        marks += _cost_line(axes, str(method), own.sort_values("cost_h", kind="stable"))
+    _name_supervision(axes, known["supervision"])
     use_log_seconds(axes)
     axes.margins(x=0.16, y=0.14)
     hours = "annotation of the training set (hours)"
-    missing = [
-        str(name)
-        for table, chosen in zip(given, drawn, strict=True)
-        for name in table.loc[~chosen, "method"].unique()
-    ]
-    if missing:
+    missing = rows.loc[~is_drawn, "method"].unique()
+    if len(missing):
         hours += "\n" + textwrap.fill(f"no cost or no measure: {', '.join(missing)}", 90)
     axes.set(xlabel=hours, ylabel=f"test mAP, {AVERAGE} (%)")
     add_legend_below(figure, axes, columns=4)
@@ -85,21 +74,14 @@ def plot_label_cost(rows: pd.DataFrame, published: pd.DataFrame | None = None) -
     return figure
 
 
-def _cost_line(axes: Axes, method: str, own: pd.DataFrame, hollow: bool) -> list[_Mark]:
+def _cost_line(axes: Axes, method: str, own: pd.DataFrame) -> list[_Mark]:
     """One method: a mark per row, joined; its name goes to the cheapest, notes to all."""
-    colour = COLOURS["published"] if hollow else colour_of(method)
-    dashes = (0, (4, 2)) if hollow else "-"
-    axes.plot(own["cost_h"], own[AVERAGE], color=colour, linestyle=dashes, linewidth=1.2)
+    colour = colour_of(method)
+    axes.plot(own["cost_h"], own[AVERAGE], color=colour, linewidth=1.2)
     marks = []
     for number, row in enumerate(own.to_dict("records")):
-        axes.plot(
-            row["cost_h"],
-            row[AVERAGE],
-            SUPERVISION_MARKERS[row["supervision"]],
-            color=colour,
-            markerfacecolor="white" if hollow else colour,
-            ms=7.5,
-        )
+        marker = SUPERVISION_MARKERS[row["supervision"]]
+        axes.plot(row["cost_h"], row[AVERAGE], marker, color=colour, ms=7.5)
         note = "" if pd.isna(row["note"]) else str(row["note"])
         lines = [textwrap.fill(method, _LONGEST)] if number == 0 or not note else []
         text = "\n".join([*lines, *([textwrap.fill(note, _LONGEST)] if note else [])])
@@ -107,15 +89,12 @@ def _cost_line(axes: Axes, method: str, own: pd.DataFrame, hollow: bool) -> list
     return marks
 
 
-def _name_supervision(axes: Axes, supervision: pd.Series, hollow: bool) -> None:
+def _name_supervision(axes: Axes, supervision: pd.Series) -> None:
     """Entries of the legend, in no method's colour."""
     for name, marker in SUPERVISION_MARKERS.items():
         if (supervision == name).any():
             look = {"color": "#333333", "linestyle": "none", "label": f"{name} labels"}
             axes.plot([], [], marker=marker, ms=7.5, **look)
-    if hollow:
-        look = {"color": COLOURS["published"], "markerfacecolor": "white", "linestyle": (0, (4, 2))}
-        axes.plot([], [], marker="o", label=PUBLISHED, **look)
 
 
 _PLACES = (  # of a name: its offset in points from the mark, and how it is aligned

@@ -125,9 +125,10 @@ PROFILE_VALUES: dict[str, dict[str, dict[str, Any]]] = {
 # 16 * 32 * 0.64 s = 328 s, on either side. Simulated data has that shape: the number of actions, their
 # share and the mean duration of a video are about those of the real data.
 #
-# 50 Salads. Its constants follow from THUMOS'14's: scores and activations are softmaxes over the
-# classes, so what one class gets shrinks with the number of classes that a video shows, 2.71 on average
-# in its training clips; the thresholds on both are divided by it.
+# 50 Salads, for which nothing is published. ACM-Net's constants follow from THUMOS'14's: scores and
+# activations are softmaxes over the classes, so what one class gets shrinks with the number of classes
+# that a video shows, 2.71 on average in its training clips; the thresholds on both are divided by it.
+# HR-Pro's projection and the length of its trainings are this study's own.
 CONSTANT_VALUES: dict[str, dict[str, dict[str, Any]]] = {
     "thumos14": {},
     "activitynet13": {

@@ -170,7 +170,7 @@ def _named(error: OSError, folder: Path) -> OSError:
     return OSError(error.errno, error.strerror or str(error), str(folder))
 
 
-def _sources(simulation: Simulation, contents: dict[str, Any]) -> list[tuple[dict[str, Any], int]]:
+def _sources(contents: dict[str, Any]) -> list[tuple[dict[str, Any], int]]:
     """Each source of features, and which of the two arrays it holds: 0 generator's, 1 student's."""
     sources = [contents[key] for key in ("features", "student_features") if key in contents]
     strides = (GENERATOR_STRIDE_FRAMES, STUDENT_STRIDE_FRAMES)
@@ -179,7 +179,7 @@ def _sources(simulation: Simulation, contents: dict[str, Any]) -> list[tuple[dic
 
 def _feature_bytes(simulation: Simulation, contents: dict[str, Any]) -> int:
     counts = [simulation.snippet_counts(video) for video in simulation.videos]
-    which = [array for _, array in _sources(simulation, contents)]
+    which = [array for _, array in _sources(contents)]
     snippets = sum(count[array] for count in counts for array in which)
     return snippets * simulation.settings.feature_dim * np.dtype(np.float32).itemsize
 
@@ -187,7 +187,7 @@ def _feature_bytes(simulation: Simulation, contents: dict[str, Any]) -> int:
 def _write_features(
     folder: Path, simulation: Simulation, contents: dict[str, Any], progress: Progress | None
 ) -> None:
-    sources = _sources(simulation, contents)
+    sources = _sources(contents)
     for done, (video, *arrays) in enumerate(simulated_features(simulation), start=1):
         for source, which in sources:
             base = source["folder"].replace("{subset}", video.subset)

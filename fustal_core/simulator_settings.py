@@ -40,7 +40,7 @@ class SimulatorSettings(BaseModel):
     )
     train_videos: int = Field(200, ge=1, description="at least one per class")
     test_videos: int = Field(210, ge=1, description="at least one per class")
-    feature_dim: int = Field(128, ge=1, description="feature channels D")
+    feature_dim: int = Field(128, ge=2, description="feature channels D")
     max_video_s: float = Field(1680.0, ge=20, allow_inf_nan=False, description="longest video, s")
     fps: float = Field(25.0, gt=0, allow_inf_nan=False, description="frames a second")
     action_share: float = Field(

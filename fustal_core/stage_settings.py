@@ -69,6 +69,12 @@ def read_seeds(value: Any) -> Any:
         raise ValueError("expected FIRST:END, or whole numbers as in 0,3,4") from None
 
 
+def _not_one(channels: int) -> int:
+    if channels == 1:  # HR-Pro's second stage halves them
+        raise ValueError("expected 0, or 2 and more")
+    return channels
+
+
 def _all_different(seeds: tuple[int, ...]) -> tuple[int, ...]:
     if len(set(seeds)) < len(seeds):
         raise ValueError("expected different seeds")
@@ -250,7 +256,7 @@ class HRProSettings(GeneratorSettings):
         description="point labels: those given with the data, or drawn from the true segments of the "
         "training videos; auto: given if there are any, else gaussian",
     )
-    projected_channels: int = Field(
+    projected_channels: Annotated[int, AfterValidator(_not_one)] = Field(
         0,
         ge=0,
         description="features standardised, projected at random to so many channels, and rectified; "

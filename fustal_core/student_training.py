@@ -20,7 +20,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel
 
 from fustal_core.distillation import (
-    ema_label_rows,
+    ema_label_part,
     ema_label_table,
     ema_update,
     find_ema_labels,
@@ -88,7 +88,7 @@ class _State:
     normaliser: Tensor
     epoch: int = 0
     history: list[dict[str, Any]] = field(default_factory=list)
-    ema_labels: list[list[Any]] = field(default_factory=list)
+    ema_labels: list[dict[str, Any]] = field(default_factory=list)
     best: dict[str, Any] = field(default_factory=dict)
 
 
@@ -138,7 +138,7 @@ def train_student(
         losses = []
         for step, batch in enumerate(training_batches(data, settings, *generators, device)):
             if phase:
-                batch = _label_anew(state, batch, data, dataset.classes, settings, epoch)
+                batch = _label_anew(state, batch, data, settings, epoch)
             with computing_in(precision, state.model):
                 losses.append(
                     _train_step(state, batch, len(dataset.classes), settings, generators[1])
@@ -151,7 +151,7 @@ def train_student(
         _finish_epoch(state, row, settings, evaluate)
         if checkpoint:
             _save(state, checkpoint, key)
-    return _result(state, settings)
+    return _result(state, settings, dataset.classes)
 
 
 def _training_set(dataset: Dataset, labels: pd.DataFrame) -> TrainingSet:
@@ -210,12 +210,11 @@ def _label_anew(
     state: _State,
     batch: Batch,
     data: TrainingSet,
-    classes: tuple[str, ...],
     settings: StudentSettings,
     epoch: int,
 ) -> Batch:
     found = find_ema_labels(state.average, batch, settings)
-    state.ema_labels += ema_label_rows(batch, found, data.store, classes, epoch)
+    state.ema_labels.append(ema_label_part(batch, found, data.store, epoch))
     return relabel(batch, found, half_window(data.store))
 
 
@@ -277,13 +276,14 @@ def _finish_epoch(
     state.history.append(row)
 
 
-def _result(state: _State, settings: StudentSettings) -> StudentResult:
+def _result(state: _State, settings: StudentSettings, classes: tuple[str, ...]) -> StudentResult:
     model, epoch = state.average.module, state.epoch - 1
     if settings.select == "best-on-test" and state.best:
         model.load_state_dict(state.best["weights"])
         epoch = state.best["epoch"]
     history = pd.DataFrame(state.history)
-    return StudentResult(model.eval(), history, ema_label_table(state.ema_labels), epoch)
+    ema_labels = ema_label_table(state.ema_labels, classes)
+    return StudentResult(model.eval(), history, ema_labels, epoch)
 
 
 def _save(state: _State, path: Path, key: str) -> None:

@@ -21,9 +21,10 @@ def nms_per_class(
     labels: np.ndarray, segments: np.ndarray, scores: np.ndarray, tiou: float, plus_one: bool
 ) -> np.ndarray:
     """Greedy NMS within each class, labels (N,); indices kept, by class and falling score."""
-    kept = [np.zeros(0, dtype=int)]
-    for label in np.unique(labels):
-        rows = np.flatnonzero(labels == label)
+    by_label = np.argsort(labels, kind="stable")
+    firsts = np.unique(labels[by_label], return_index=True)[1]
+    kept = [by_label[:0]]
+    for rows in np.split(by_label, firsts[1:]):
         kept.append(rows[nms(segments[rows], scores[rows], tiou, legacy_plus_one=plus_one)])
     return np.concatenate(kept)
 

@@ -523,6 +523,8 @@ def test_changed_settings_are_listed() -> None:
         ("selection.confidence_threshold", "nan"),
         ("generation.learning_rate", "inf"),
         ("student.width", "100"),
+        ("simulation.feature_dim", "1"),
+        ("hr_pro.projected_channels", "1"),
     ],
 )
 def test_values_that_would_fail_later_are_refused_at_the_door(name: str, value: str) -> None:

@@ -14,7 +14,7 @@ from student_helpers import CLASSES, random_input, random_network, small_setting
 
 from fustal_core.data import Dataset
 from fustal_core.distillation import (
-    ema_label_rows,
+    ema_label_part,
     ema_label_table,
     find_ema_labels,
     initial_share,
@@ -154,8 +154,8 @@ def test_ema_labels_are_recorded_in_seconds_of_the_video() -> None:
     found = Found(
         torch.tensor([1]), torch.tensor([2]), torch.tensor([[-9.0, 4.0]]), torch.tensor([0.75])
     )
-    rows = ema_label_rows(batch, found, dataset.student_features, dataset.classes, epoch=7)
-    table = ema_label_table(rows)
+    part = ema_label_part(batch, found, dataset.student_features, epoch=7)
+    table = ema_label_table([part], dataset.classes)
     first, length = batch.first[1], batch.mask[1].sum().item()
     assert first > 0
     assert table.iloc[0][["epoch", "video", "label", "score"]].tolist() == [

@@ -129,11 +129,6 @@ def costs() -> pd.DataFrame:
     return pd.DataFrame(rows, columns=COST)
 
 
-def published() -> pd.DataFrame:
-    rows = [("HR-Pro (released code)", "point", 2.6, 60.4, ""), ("TriDet", "full", 34.0, None, "")]
-    return pd.DataFrame(rows, columns=COST)
-
-
 NO_SEGMENT = segments()
 FIGURES: dict[str, Callable[[], Figure]] = {
     "growth": lambda: plot_point_to_segment(growth()),
@@ -159,7 +154,6 @@ FIGURES: dict[str, Callable[[], Figure]] = {
     "placement": lambda: plot_placement(placements()),
     "placement, one seed": lambda: plot_placement(placements(1)),
     "cost": lambda: plot_label_cost(costs()),
-    "cost, published": lambda: plot_label_cost(costs(), published()),
 }
 
 
@@ -580,13 +574,13 @@ def marks_of(axes: Axes, marker: str) -> dict[tuple[float, float], str]:
 
 
 def test_each_row_has_a_mark_of_its_supervision() -> None:
-    axes = plot_label_cost(costs(), published()).axes[0]
+    axes = plot_label_cost(costs()).axes[0]
     assert marks_of(axes, "s") == {(1.5, 41.2): colour_of("FTCL")}
-    assert marks_of(axes, "o") == {(2.6, 55.0): colour_of("HR-Pro"), (2.6, 60.4): "white"}
+    assert marks_of(axes, "o") == {(2.6, 55.0): colour_of("HR-Pro")}
     assert set(marks_of(axes, "^")) == {(3.4, 38.0), (17.0, 58.0), (34.0, 66.0)}
     assert axes.get_xscale() == "log"
     legend = [text.get_text() for text in axes.figure.legends[0].get_texts()]
-    assert legend == ["video labels", "point labels", "full labels", "published, THUMOS'14 (real)"]
+    assert legend == ["video labels", "point labels", "full labels"]
 
 
 def test_rows_of_a_method_are_joined_from_the_cheapest_on() -> None:
@@ -622,8 +616,8 @@ def test_names_of_near_marks_do_not_cover_each_other() -> None:
 
 def test_rows_without_cost_or_measure_are_named() -> None:
     free = pd.DataFrame([("guessing", "video", 0.0, 5.0, "")], columns=COST)
-    axes = plot_label_cost(pd.concat([costs(), free]), published()).axes[0]
-    assert axes.get_xlabel().splitlines()[1] == "no cost or no measure: guessing, TriDet"
+    axes = plot_label_cost(pd.concat([costs(), free])).axes[0]
+    assert axes.get_xlabel().splitlines()[1] == "no cost or no measure: guessing"
     assert "\n" not in plot_label_cost(costs()).axes[0].get_xlabel()
 
 
