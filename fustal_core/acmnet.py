@@ -21,8 +21,8 @@ from torch import Tensor, nn
 from fustal_core.convolution import convolve_neighbours
 from fustal_core.dropout import dropout, dropout_of_channels
 from fustal_core.generator import check_channels, top_mean
+from fustal_core.linear import Linear
 from fustal_core.precision import in_float32
-from fustal_core.products import Linear
 from fustal_core.stage_settings import ACMNetSettings
 
 INSTANCE, CONTEXT, BACKGROUND = range(3)

@@ -12,8 +12,8 @@ import torch
 
 from fustal_core.bench_case import time_calls
 from fustal_core.config import SettingsError
+from fustal_core.linear import linear
 from fustal_core.precision import tf32_allowed
-from fustal_core.products import linear
 from fustal_core.rundir import device_name
 
 MATRIX_SIZES = {"cpu": (1024, 2048, 4096), "cuda": (4096, 8192, 16384)}

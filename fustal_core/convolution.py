@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fustal_core.products import linear
+from fustal_core.linear import linear
 
 WIDE = 512
 """Channels from which the gradients of conv2d take longer on a CPU than those of the product (four

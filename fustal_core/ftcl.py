@@ -22,8 +22,8 @@ from fustal_core.alignment import (
     fine_grained_sequence_distance,
     longest_common_subsequence,
 )
+from fustal_core.linear import Linear
 from fustal_core.mining import take_rows
-from fustal_core.products import Linear
 from fustal_core.stage_settings import ACMNetSettings, FTCLSettings
 
 

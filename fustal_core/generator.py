@@ -19,9 +19,9 @@ from torch import Tensor, nn
 
 from fustal_core.convolution import convolve_neighbours
 from fustal_core.dropout import dropout_of_channels
+from fustal_core.linear import linear
 from fustal_core.mining import EASY_SHARE, MinedSnippets, mine_snippets
 from fustal_core.precision import in_float32
-from fustal_core.products import linear
 
 TEMPERATURE = 0.07
 """tau of the contrast."""

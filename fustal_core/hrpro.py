@@ -20,8 +20,8 @@ from torch import Tensor, nn
 from fustal_core.dropout import Dropout
 from fustal_core.generator import check_channels, top_mean
 from fustal_core.hrpro_blocks import InputProjection, ReliabilityAwareBlock
+from fustal_core.linear import Linear
 from fustal_core.precision import in_float32
-from fustal_core.products import Linear
 from fustal_core.stage_settings import HRProSettings
 
 BLOCKS = 2

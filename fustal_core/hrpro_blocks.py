@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fustal_core.dropout import Dropout
-from fustal_core.products import Linear
+from fustal_core.linear import Linear
 
 MOST_HEADS = 8
 FEED_FORWARD_CHANNELS = 128

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 
 from fustal_core.dropout import Dropout
 from fustal_core.features import to_device
+from fustal_core.linear import Linear
 from fustal_core.metrics import temporal_iou
-from fustal_core.products import Linear
 from fustal_core.stage_settings import HRProInstanceSettings
 
 BINS = 12

@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from fustal_core import bench_case, products
+from fustal_core import bench_case, linear
 from fustal_core.bench_case import Case, difference, least_traffic, time_case
 from fustal_core.bench_data import Inputs
 from fustal_core.bench_generators import generator_step_case, loss_case
@@ -90,7 +90,7 @@ def test_operations_of_matrix_products_are_counted() -> None:
 def test_operations_of_onednns_products_are_counted(
     monkeypatch: pytest.MonkeyPatch, wanted: tuple[str, ...], products_done: int
 ) -> None:
-    monkeypatch.setattr(products, "LARGE", 10**8)
+    monkeypatch.setattr(linear, "LARGE", 10**8)
     given, plain = [], F.linear
     monkeypatch.setattr(F, "linear", lambda x, *rest: given.append(x.is_mkldnn) or plain(x, *rest))
     leaves = {"x": torch.ones(2, 500, 100), "w": torch.ones(500, 100), "b": torch.ones(500)}
@@ -98,14 +98,14 @@ def test_operations_of_onednns_products_are_counted(
         leaves[name].requires_grad_()
 
     def work() -> None:
-        result = products.linear(*leaves.values())
+        result = linear.linear(*leaves.values())
         if wanted:
             result.sum().backward()
 
     for by_onednn in (True, False):
-        monkeypatch.setattr(products, "BY_ONEDNN", by_onednn)
+        monkeypatch.setattr(linear, "BY_ONEDNN", by_onednn)
         timing = time_case(case(ours=work, limited_by="matrix products"), at_least_s=0.0)
-        assert timing.flops == products_done * products.LARGE
+        assert timing.flops == products_done * linear.LARGE
         assert set(given) == {by_onednn}
         given.clear()
 

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fustal_core import products
+from fustal_core import linear
 from fustal_core.acmnet import ACMNet, _means_at_top
 from fustal_core.convolution import WIDE, convolve, convolve_neighbours
 from fustal_core.distillation import ema_update, make_ema
@@ -141,8 +141,8 @@ def test_many_channels_make_a_product(channels: int, monkeypatch: pytest.MonkeyP
 def seen_by_torch(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
     """What F.linear was given since, on a processor whose large products are oneDNN's."""
     given, plain = [], F.linear
-    monkeypatch.setattr(products, "BY_ONEDNN", True)
-    monkeypatch.setattr(products, "LARGE", 10**8)
+    monkeypatch.setattr(linear, "BY_ONEDNN", True)
+    monkeypatch.setattr(linear, "LARGE", 10**8)
     monkeypatch.setattr(F, "linear", lambda x, *rest: given.append(x) or plain(x, *rest))
     return given
 
@@ -153,11 +153,11 @@ def seen_by_torch(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
 def test_a_large_product_and_its_gradients_by_onednn(
     seen_by_torch: list[Tensor], bias: bool, transposed: bool
 ) -> None:
-    layer = products.Linear(250, 400, bias=bias)
+    layer = linear.Linear(250, 400, bias=bias)
     x = random(2, 250, 250).transpose(1, 2) if transposed else random(2, 250, 250)
     x = x.detach().requires_grad_()
     inputs = (x, *layer.parameters())
-    assert 2 * x.numel() * 400 == products.LARGE
+    assert 2 * x.numel() * 400 == linear.LARGE
     assert_same(lambda: layer(x), lambda: nn.Linear.forward(layer, x), *inputs, atol=1e-4)
     assert [given.is_mkldnn for given in seen_by_torch] == [True, False]
     assert layer(x).layout == torch.strided
@@ -165,12 +165,12 @@ def test_a_large_product_and_its_gradients_by_onednn(
 
 @pytest.mark.parametrize("case", ["small", "narrow", "double", "bfloat16", "autocast"])
 def test_other_products_are_left_to_torch(seen_by_torch: list[Tensor], case: str) -> None:
-    rows, channels = {"small": (499, 250), "narrow": (4000, products.NARROW)}.get(case, (500, 250))
+    rows, channels = {"small": (499, 250), "narrow": (4000, linear.NARROW)}.get(case, (500, 250))
     x, weight = random(rows, channels).detach(), random(400, channels).detach()
     if case in ("double", "bfloat16"):
         x, weight = (given.to(getattr(torch, case)) for given in (x, weight))
     with torch.autocast("cpu", enabled=case == "autocast"):
-        found = products.linear(x, weight)
+        found = linear.linear(x, weight)
     assert not seen_by_torch[0].is_mkldnn
     assert torch.allclose(found.double(), x.double() @ weight.double().T, rtol=0.1, atol=0.5)
 
@@ -193,7 +193,7 @@ def test_only_amds_wide_processors_have_products_by_onednn(
         monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
     else:
         monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
-    assert products._is_amd_with_avx512() == expected
+    assert linear._is_amd_with_avx512() == expected
 
 
 def test_means_of_the_largest() -> None:
