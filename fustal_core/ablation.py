@@ -25,7 +25,6 @@ from fustal_core.naming import BEST_ON_TEST, choices_on_test
 from fustal_core.resampling import Interval, paired_interval
 from fustal_core.rounding import mean_and_spread
 from fustal_core.rundir import Product
-from fustal_core.selection import score_proposals, select
 from fustal_core.stages import Study
 
 LABEL_COLUMNS = ["proposals", "precision@0.5", "recall@0.5", "f1@0.5"]
@@ -242,8 +241,7 @@ def _measure(study: Study, measured: Measured, labels: LabelSource, product: Pro
     own = study.generation().train if labels == "raw" else study.selection().selected
     quality = study.measure_labels(own)[LABEL_COLUMNS]
     row = {**map_summary(found, truth), **quality.iloc[0].to_dict(), ema_quality.GAIN: np.nan}
-    excluded, count = study.settings.evaluation.exclude, study.settings.ablation.resamples
-    tested = [name for name in study.dataset.video_names("test") if name not in excluded]
+    tested, count = study.measured_videos, study.settings.ablation.resamples
     trained, segments = study.dataset.video_names("train"), study.dataset.truth("train")
     resamples = {
         AVERAGE: resampled_average(found, truth, tested, count),
@@ -269,9 +267,7 @@ def _detections(study: Study, measured: Measured, labels: LabelSource) -> pd.Dat
     if measured == "generator":
         return study.generation().detections
     if measured == "selected proposals":
-        # In test videos no class is known: those that are proposed stand for them.
-        settings = study.settings.selection
-        return select(score_proposals(study.generation().test, settings), settings)
+        return study.selected_in_test()
     return study.student(labels, distill=measured == "student + EMA").detections
 
 

@@ -12,7 +12,6 @@ import numpy as np
 import pandas as pd
 
 from fustal_core.ema_quality import EMA_LABELS, STAGE_TWO_IN_CROPS
-from fustal_core.figures_generators import STEPS
 from fustal_core.metrics import AVERAGE, THUMOS_TIOU
 from fustal_core.naming import (
     BASELINES,
@@ -21,6 +20,8 @@ from fustal_core.naming import (
     FLOOR,
     FUSTAL,
     GENERATORS,
+    RAW,
+    SELECTED,
     STUDENT,
     display_name,
     own_generator,
@@ -47,7 +48,7 @@ def generator_label_quality(study: Study) -> pd.DataFrame:
 
     Returns:
         Two rows per generator: ``generator``, ``supervision``, ``step`` (the first two of
-        ``figures_generators.STEPS``), ``data``, ``origin``, then the columns of
+        ``naming.STEPS``), ``data``, ``origin``, then the columns of
         ``quality.pseudo_label_quality``.
     """
     settings, classes = study.settings.selection, study.video_classes
@@ -59,7 +60,7 @@ def generator_label_quality(study: Study) -> pd.DataFrame:
             "generator": display_name(study, name),
             "supervision": supervision_name(method),
         }
-        for step, labels in zip(STEPS, (proposals, selected), strict=False):
+        for step, labels in ((RAW, proposals), (SELECTED, selected)):
             rows.append(study.measure_labels(labels).assign(**about, step=step))
     table = pd.concat(rows, ignore_index=True).assign(data=study.data_name, origin="measured")
     first = ["generator", "supervision", "step", "data", "origin"]
@@ -233,8 +234,7 @@ def with_intervals(study: Study, resamples: int) -> pd.DataFrame:
         interval with level `LEVEL`), ``shift`` (points: mean of the resamples less the average itself,
         for mAP is no mean over videos), ``over``, ``seeds``, ``data``.
     """
-    excluded = set(study.settings.evaluation.exclude)
-    videos = [name for name in study.dataset.video_names("test") if name not in excluded]
+    videos = study.measured_videos
     rng = np.random.default_rng([study.settings.seed, _RESAMPLES])
     draws = draw_videos(videos, resamples, rng)
     whole, drawn = {}, {}

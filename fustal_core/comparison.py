@@ -15,18 +15,20 @@ import pandas as pd
 
 from fustal_core import jobs
 from fustal_core.config import make_settings
-from fustal_core.figures_generators import STEPS
 from fustal_core.locks import refuse_second_run, run_lock
 from fustal_core.metrics import AVERAGE
 from fustal_core.naming import (
     BEST_ON_TEST,
+    DISTILLED,
     GENERATORS,
+    RAW,
+    SELECTED,
+    TRAINED,
     choices_on_test,
     supervision_name,
 )
 from fustal_core.reporting import AVERAGE_COLUMNS, MAP_COLUMNS
 from fustal_core.rundir import changed_results, default_run_dir, resolve_data, resolve_overrides
-from fustal_core.selection import score_proposals, select
 from fustal_core.stage_settings import Method
 from fustal_core.stages import Study, open_study
 
@@ -110,20 +112,17 @@ def generator_rows(
     named = ("seed:", "generation.method:")  # in columns of their own
     source += [line for line in changes if not line.startswith(named)]
     study = generator_study(study, method)
-    generation, selection = study.generation(), study.selection()
-    # In test videos no class is known: those that are proposed stand for them.
-    settings = study.settings.selection
-    selected = select(score_proposals(generation.test, settings), settings)
-    found = [generation.detections, selected]
-    for distill in (False, True) if students else ():
-        found.append(study.student("selected", distill=distill).detections)
-    labels = (selection.scored, selection.selected)
+    found = {RAW: study.generation().detections, SELECTED: study.selected_in_test()}
+    if students:
+        found[TRAINED] = study.student("selected", distill=False).detections
+        found[DISTILLED] = study.student("selected", distill=True).detections
+    selection = study.selection()
     quality = {
         step: study.measure_labels(own)[LABEL_COLUMNS].iloc[0].to_dict()
-        for step, own in zip(STEPS, labels, strict=False)
+        for step, own in ((RAW, selection.scored), (SELECTED, selection.selected))
     }
     chosen = choices_on_test(study)
-    for step, detections in zip(STEPS, found, strict=False):
+    for step, detections in found.items():
         its_own = [who for who in chosen if step not in quality or who == "generator"]
         yield {
             "generator": GENERATORS[method],

@@ -7,10 +7,20 @@ from pathlib import Path
 import pandas as pd
 
 from fustal_core.figures import save_figure
-from fustal_core.figures_generators import STEPS, plot_generators
+from fustal_core.figures_generators import plot_generators
 from fustal_core.files import remove_partial_files, write_text
 from fustal_core.metrics import AVERAGE
-from fustal_core.naming import BASELINES, CROSS_VIDEO, FUSTAL, STUDENT, without_seeds
+from fustal_core.naming import (
+    BASELINES,
+    CROSS_VIDEO,
+    DISTILLED,
+    FUSTAL,
+    RAW,
+    STEPS,
+    STUDENT,
+    TRAINED,
+    without_seeds,
+)
 from fustal_core.reporting import MAP_COLUMNS
 from fustal_core.resampling import t_interval
 from fustal_core.rounding import mean_and_spread
@@ -39,9 +49,8 @@ def methods_over_seeds(rows: pd.DataFrame) -> pd.DataFrame:
         ``method``, ``supervision`` and test mAP by threshold and its average, mean ± standard deviation
         as text.
     """
-    raw, _, student, distilled = STEPS
-    is_raw = rows["step"] == raw
-    students = rows["step"].map({student: STUDENT, distilled: FUSTAL})
+    is_raw = rows["step"] == RAW
+    students = rows["step"].map({TRAINED: STUDENT, DISTILLED: FUSTAL})
     students = students.where(rows["generator"] == CROSS_VIDEO)
     named = rows.assign(method=rows["generator"].where(is_raw, students) + _note(rows["weights"]))
     shown = pd.concat([named[is_raw], named[~is_raw].dropna(subset=["method"])])
@@ -76,19 +85,18 @@ def step_gains(rows: pd.DataFrame) -> pd.DataFrame:
     Args:
         rows: as from ``comparison.compare_generators``.
     """
-    raw, _, student, distilled = STEPS
     score = rows.pivot_table(index="seed", columns=["generator", "step"], values=AVERAGE)
     first, *others = rows["generator"].unique()
     found: dict[str, dict[str, str]] = {}
     for name in (first, *others):
         own = score[name]
         found[name] = {
-            f"{student} over {raw}": gain_and_interval(own[student] - own[raw]),
-            f"{distilled} over {student}": gain_and_interval(own[distilled] - own[student]),
+            f"{TRAINED} over {RAW}": gain_and_interval(own[TRAINED] - own[RAW]),
+            f"{DISTILLED} over {TRAINED}": gain_and_interval(own[DISTILLED] - own[TRAINED]),
         }
         if name != first:
-            gain = own[student] - score[first, student]
-            found[name][f"{student} over that of {first}"] = gain_and_interval(gain)
+            gain = own[TRAINED] - score[first, TRAINED]
+            found[name][f"{TRAINED} over that of {first}"] = gain_and_interval(gain)
     return pd.DataFrame.from_dict(found, orient="index").rename_axis("generator").fillna("")
 
 
@@ -101,7 +109,7 @@ def baseline_gains(rows: pd.DataFrame) -> pd.DataFrame:
     Returns:
         ``generator``, ``baseline`` and ``gain``, a row for each of ``naming.BASELINES`` that is there.
     """
-    raw = rows[rows["step"] == STEPS[0]]
+    raw = rows[rows["step"] == RAW]
     score = raw.pivot_table(index="seed", columns="generator", values=AVERAGE)
     names = dict(zip(raw["generator"], marked(raw)["generator"], strict=True))
     found = [

@@ -23,8 +23,8 @@ from fustal_core.figures import (
     styled,
 )
 from fustal_core.figures_evaluation import KIND_COLOURS
-from fustal_core.figures_generators import STEPS
 from fustal_core.metrics import AVERAGE
+from fustal_core.naming import RAW, SELECTED
 from fustal_core.quality import KINDS
 from fustal_core.timeline import Lane, Timeline
 
@@ -37,7 +37,7 @@ _MEASURE_MARKERS = {"precision@0.5": "v", "recall@0.5": "^", "f1@0.5": "D"}
 _ABOVE = {"precision@0.5": -0.25, "recall@0.5": 0.25, "f1@0.5": 0.0}
 """Where a marker is beside its line, in rows; rows count downwards."""
 _DASHES = {"precision@0.5": ":", "recall@0.5": "--", "f1@0.5": "-"}
-_STEP_NAMES = dict(zip(STEPS, ("all", "selected"), strict=False))
+_STEP_NAMES = {RAW: "all", SELECTED: "selected"}
 _SMALL = {"textcoords": "offset points", "fontsize": 8.5}
 
 

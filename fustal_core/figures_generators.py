@@ -19,14 +19,13 @@ from fustal_core.figures import (
     styled,
 )
 from fustal_core.metrics import AVERAGE
+from fustal_core.naming import STEPS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 F1 = "f1@0.5"
-STEPS = ("raw proposals", "selected proposals", "student", "student + EMA")
-"""What becomes of a generator's proposals, in order."""
 GENERATOR_MARKERS = {
     "CoLA": "s",
     "FuSTAL generator": "o",

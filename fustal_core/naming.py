@@ -30,6 +30,13 @@ BASELINES = {CROSS_VIDEO: COLA} | {
 FLOOR, STUDENT = "student on all proposals", "student on selected proposals"
 FUSTAL = "FuSTAL (student + EMA distillation)"
 CEILING = "student on true segments (ceiling)"
+STEPS = RAW, SELECTED, TRAINED, DISTILLED = (
+    "raw proposals",
+    "selected proposals",
+    "student",
+    "student + EMA",
+)
+"""What becomes of a generator's proposals, in order."""
 BEST_ON_TEST = "best-on-test"
 _TRAINED_WITH: dict[Method, tuple[str, ...]] = {
     "cola": ("generation",),

@@ -320,6 +320,12 @@ class Study:
         measurable = found["label"].isin(truth["label"])
         return found[measurable].reset_index(drop=True), truth
 
+    @property
+    def measured_videos(self) -> list[str]:
+        """The test videos that are measured: all but those of ``evaluation.exclude``."""
+        excluded = set(self.settings.evaluation.exclude)
+        return [name for name in self.dataset.video_names("test") if name not in excluded]
+
     @cached_property
     def _ambiguous(self) -> pd.DataFrame | None:
         path = self.settings.evaluation.ambiguous
@@ -375,6 +381,14 @@ class Study:
         """Stage 2 on the proposals of the settings' generator."""
         scored = score_proposals(self.generation().train, self.settings.selection)
         return Selection(scored, select(scored, self.settings.selection, self.video_classes))
+
+    def selected_in_test(self) -> pd.DataFrame:
+        """The generator's proposals in test videos that would pass stage 2.
+
+        No class is known there: those that are proposed stand for the known ones.
+        """
+        settings = self.settings.selection
+        return select(score_proposals(self.generation().test, settings), settings)
 
     @property
     def video_classes(self) -> pd.DataFrame:

@@ -32,11 +32,10 @@ from fustal_core.comparison_tables import (
     write_comparison,
 )
 from fustal_core.config import SettingsError, make_settings
-from fustal_core.figures_generators import STEPS
 from fustal_core.ftcl_terms import paired_difference
 from fustal_core.locks import RunDirectoryBusyError, run_lock
 from fustal_core.metrics import detection_map
-from fustal_core.naming import FUSTAL, GENERATORS, STUDENT
+from fustal_core.naming import FUSTAL, GENERATORS, STEPS, STUDENT
 from fustal_core.quality import pseudo_label_quality
 from fustal_core.reporting import AVERAGE_COLUMNS, MAP_COLUMNS, main_results
 from fustal_core.rounding import mean_and_spread

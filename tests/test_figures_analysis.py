@@ -22,8 +22,8 @@ from fustal_core.figures_analysis import (
     plot_video_differences,
 )
 from fustal_core.figures_evaluation import KIND_COLOURS
-from fustal_core.figures_generators import STEPS
 from fustal_core.metrics import AVERAGE
+from fustal_core.naming import STEPS
 from fustal_core.quality import KINDS
 
 pytestmark = pytest.mark.filterwarnings("error")  # of matplotlib: a layout that does not fit
