@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from numbers import Real
 from pathlib import Path
+from reprlib import Repr
 
 import numpy as np
 import pandas as pd
@@ -41,6 +42,13 @@ def some(names: Sequence[str] | pd.Index) -> str:
 def some_quoted(names: Iterable[object]) -> str:
     """The first three names of a list in quotes, and whether it has more."""
     return some([repr(str(name)) for name in names])
+
+
+def in_short(value: object) -> str:
+    """What was found, in a line that stays short however large or deep it is."""
+    short = Repr()
+    short.maxlevel, short.maxstring, short.maxother = 2, 200, 200
+    return short.repr(value)
 
 
 @dataclass(frozen=True)
@@ -160,17 +168,19 @@ def read_json(path: Path, report: Report) -> object:
 def _read_segment(entry: object, where: str, report: Report) -> tuple[str, float, float] | None:
     """(label, start, end) of one annotation, or ``None`` with the problem reported."""
     if not isinstance(entry, Mapping):
-        report.problem("annotation", f"{where}: found {entry!r}, expected segment and label")
+        report.problem(
+            "annotation", f"{where}: found {in_short(entry)}, expected segment and label"
+        )
         return None
     label, segment = entry.get("label"), entry.get("segment")
     if not isinstance(label, str) or not label.strip() or not label.isprintable():
-        report.problem("annotation", f"{where}: label {label!r}, expected a class name")
+        report.problem("annotation", f"{where}: label {in_short(label)}, expected a class name")
         return None
     label = label.strip()
     times = [_number(value) for value in segment] if isinstance(segment, list) else []
     if len(times) != 2 or not all(map(math.isfinite, times)):
         report.problem(
-            "annotation", f"{where}: segment {segment!r}, expected [start, end] in seconds"
+            "annotation", f"{where}: segment {in_short(segment)}, expected [start, end] in seconds"
         )
         return None
     start, end = times
@@ -200,11 +210,13 @@ def _read_video(
         )
         return None
     if not isinstance(entry, Mapping):
-        report.problem("annotation", f"{where}: found {entry!r}, expected an object")
+        report.problem("annotation", f"{where}: found {in_short(entry)}, expected an object")
         return None
     subset = entry.get("subset")
     if not isinstance(subset, str) or not subset.isprintable():
-        report.problem("annotation", f"{where}: subset {subset!r}, expected a name such as 'train'")
+        report.problem(
+            "annotation", f"{where}: subset {in_short(subset)}, expected a name such as 'train'"
+        )
         subset = ""
     values = {}
     for key in ("duration", "fps", "frames"):
@@ -215,11 +227,13 @@ def _read_video(
         if value is None and key not in entry:
             report.problem("annotation", f"{where}: no {key}, expected a positive number")
         elif not is_measure(values[key]):
-            report.problem("annotation", f"{where}: {key} {value!r}, expected {MEASURE}")
+            report.problem("annotation", f"{where}: {key} {in_short(value)}, expected {MEASURE}")
             values[key] = math.nan
     annotations = entry.get("annotations")
     if not isinstance(annotations, list):
-        report.problem("annotation", f"{where}: annotations {annotations!r}, expected a list")
+        report.problem(
+            "annotation", f"{where}: annotations {in_short(annotations)}, expected a list"
+        )
         annotations = []
     return (subset, *values.values()), annotations
 

@@ -45,6 +45,9 @@ def main() -> None:
     signal.signal(signal.SIGTERM, _interrupt)
     if sys.stdout is not None:  # it may be closed
         sys.stdout.reconfigure(errors="backslashreplace")  # names in a script the terminal lacks
+    unreadable = [text for text in sys.argv if _is_undecodable(text)]
+    if unreadable:
+        sys.exit(_fail(f"expected arguments in UTF-8, got {', '.join(map(ascii, unreadable))}", 2))
     try:
         app()
     except SettingsError as error:
@@ -53,6 +56,19 @@ def main() -> None:
         sys.exit(_fail(error, 1))
     except OSError as error:
         sys.exit(_fail(_explain(error), 1))
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "can't allocate memory" not in str(error):  # torch's
+            raise
+        sys.exit(_fail(f"not enough memory: {error}", 1))
+
+
+def _is_undecodable(text: str) -> bool:
+    """Whether an argument has bytes that are no UTF-8: files and messages could not name it."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return True
+    return False
 
 
 def _interrupt(*_: object) -> None:
@@ -67,7 +83,8 @@ def _explain(error: OSError) -> str:
 
 
 def _fail(message: object, status: int) -> int:
-    print(f"fustal: {message}", file=sys.stderr)
+    if sys.stderr:
+        print(f"fustal: {message}", file=sys.stderr)
     return status
 
 
@@ -92,7 +109,11 @@ def run(
     scheduler: Scheduler = None,
     workers: Workers = None,
     force: Annotated[
-        bool, typer.Option("--force", help="Take over a run directory made with other settings.")
+        bool,
+        typer.Option(
+            "--force",
+            help="Take over a run directory made with other settings: what its notebooks wrote goes.",
+        ),
     ] = False,
 ) -> None:
     """Run the study: the notebooks in order, with figures and tables; resumes what was begun.
@@ -115,10 +136,13 @@ def run(
         torch_device,
         with_recorded_extent,
     )
+    from fustal_core.workers import connect
 
     overrides = resolve_overrides(overrides)
     settings = make_settings(resolve_data(data), profile, seed, overrides)
     torch_device(settings)
+    if scheduler:
+        connect(scheduler).close()  # before anything is read or written
     chosen = choose_stages(stages or [])
     folder = run_dir or default_run_dir(settings)
     if not force:
@@ -139,10 +163,10 @@ def run(
 def _grid_overrides(stages: list[str], seeds: str | None) -> dict[str, Any]:
     """What the ablation tries when it is asked for alone, and the seeds that were asked for."""
     alone = [stage.removeprefix("04_") for stage in stages] == ["ablation"]
-    if seeds and stages and not any(stage.endswith("ablation") for stage in stages):
+    if seeds is not None and stages and not any(stage.endswith("ablation") for stage in stages):
         raise SettingsError("--seeds belongs to the ablation; for another run: --seed")
     asked: dict[str, Any] = {"ablation.groups": "all", "ablation.seeds": "0:5"} if alone else {}
-    return asked | ({"ablation.seeds": seeds} if seeds else {})
+    return asked | ({} if seeds is None else {"ablation.seeds": seeds})
 
 
 app.command()(cli_compare.compare)

@@ -222,5 +222,5 @@ def _explain(error: ValidationError) -> str:
     lines = []
     for item in error.errors():
         name = ".".join(str(part) for part in item["loc"])
-        lines.append(f"bad value for {name!r}: {item['msg']} (got {item['input']!r})")
+        lines.append(f"bad value for {name!r}: {item['msg']} (got {item['input']!r:.200})")
     return "\n".join(lines)

@@ -7,12 +7,11 @@ Only ``features`` and ``annotations`` are needed, and where a released layout is
 from __future__ import annotations
 
 from pathlib import Path
-from reprlib import Repr
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from fustal_core.annotations import LARGEST, SMALLEST, Report
+from fustal_core.annotations import LARGEST, SMALLEST, Report, in_short
 
 FILE = "dataset.yaml"
 STREAMS = ("rgb", "flow")
@@ -38,6 +37,12 @@ class FeatureSource(BaseModel):
     fps: float | None = Field(default=None, ge=SMALLEST, le=LARGEST)
 
 
+def _printable(name: str) -> str:
+    if not name.strip() or not name.isprintable():
+        raise ValueError("expected a name that can be printed")
+    return name
+
+
 class Description(BaseModel):
     """What a data folder holds; paths are relative to it.
 
@@ -54,7 +59,7 @@ class Description(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
-    name: str
+    name: Annotated[str, AfterValidator(_printable)]
     layout: LayoutName | None = None
     annotations: str
     train_subset: str | None = None
@@ -76,13 +81,6 @@ def validate_description(values: dict[str, Any], path: Path, report: Report) -> 
         for problem in error.errors():
             report.problem("dataset.yaml", f"{path}: {_explain(problem)}")
         return None
-
-
-def in_short(value: object) -> str:
-    """What was found, in a line that stays short however large or deep it is."""
-    short = Repr()
-    short.maxlevel, short.maxstring, short.maxother = 2, 200, 200
-    return short.repr(value)
 
 
 def _explain(problem: dict) -> str:

@@ -8,8 +8,8 @@ from typing import Any
 
 import yaml
 
-from fustal_core.annotations import Report, some_quoted
-from fustal_core.description import Description, in_short
+from fustal_core.annotations import Report, in_short, some_quoted
+from fustal_core.description import Description
 
 
 class _Loader(yaml.SafeLoader):

@@ -165,6 +165,8 @@ def read_header(path: Path) -> FeatureFile:
         ValueError: not a ``.npy`` file, truncated, pickled objects, no numbers, or more of them than
             features of a video can have.
     """
+    if path.exists() and not path.is_file():  # a pipe would wait for whoever writes it
+        raise ValueError("found no regular file")
     with path.open("rb") as file:
         version = np.lib.format.read_magic(file)
         if version not in _HEADERS:

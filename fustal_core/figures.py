@@ -11,6 +11,7 @@ matplotlib is imported inside the functions: importing this module costs nothing
 from __future__ import annotations
 
 import functools
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+# Names may be in any script, and a notebook would show the warning with the path of this file.
+warnings.filterwarnings("ignore", "Glyph .* missing from font")
 
 COLOURS: dict[str, str] = {
     "truth": "#000000",

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from fustal_core.data import Dataset
+from fustal_core.divergence import refuse_divergence, told_of_divergence
 from fustal_core.features import to_device
 from fustal_core.files import load_checkpoint, save_checkpoint
 from fustal_core.memory import all_freed_memory_kept
@@ -232,7 +233,7 @@ def train(
     else:
         state.look()
     while state.done < task.iterations:
-        with computing_in(precision, task.model):
+        with computing_in(precision, task.model), told_of_divergence(task.model, state.done):
             state.step(settings.batch_size)
         if state.done % task.look_every == 0:
             state.look()
@@ -242,6 +243,7 @@ def train(
             save_checkpoint(checkpoint, key, state.save())
         if progress:
             progress(state.done, task.iterations, "")
+    refuse_divergence(task.model, state.done)
     if state.best is not None:
         task.model.load_state_dict(state.best)
     losses = pd.DataFrame(state.history.cpu().numpy(), columns=list(task.parts))

@@ -16,8 +16,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from fustal_core.annotations import Report
-from fustal_core.description import FILE, Description, in_short, validate_description
+from fustal_core.annotations import Report, in_short
+from fustal_core.description import FILE, Description, validate_description
 
 _RELEASED = {"stride_frames": 16, "window_frames": 16, "fps": 25.0}
 _DENSE = {"folder": "i3d_features", "stride_frames": 4, "window_frames": 16}

@@ -20,12 +20,14 @@ from fustal_core.plan import jobs_of
 from fustal_core.rundir import (
     CACHE,
     PACKAGE,
+    PROVENANCE,
     SOURCES,
     Product,
     code_hash,
     hash_of,
     is_whole,
     project_root,
+    write_provenance,
 )
 from fustal_core.scheduling import begun_ahead
 from fustal_core.stages import Study
@@ -114,6 +116,8 @@ def run_notebooks(
     }
     study = Study(settings, run_dir)
     study.fingerprint = fingerprint
+    if not (run_dir / PROVENANCE).exists():  # reading the data writes it, if anything does
+        write_provenance(run_dir, settings, fingerprint, study.device)
     planned = {name: jobs_of(name, study) for name in stages}
     damaged = _damaged(planned)
     code = _code_shown()
@@ -222,4 +226,5 @@ def _claims_shown(name: str, sources: Sequence[str], run_dir: Path) -> list[str]
 
 def to_stderr(line: str) -> None:
     """Say a line where a batch log shows it."""
-    print(line, file=sys.stderr, flush=True)
+    if sys.stderr:  # it may be closed
+        print(line, file=sys.stderr, flush=True)

@@ -50,6 +50,10 @@ def read_points(
     except (OSError, ValueError) as error:
         report.problem("unreadable file", f"{path}: not a readable CSV: {error}")
         return points_frame()
+    if not isinstance(table.index, pd.RangeIndex):  # pandas takes the first column for an index
+        expected = f"expected {len(table.columns)} in a line, as many as the first line names"
+        report.problem("points", f"{path}: found more values, or a comma at the end; {expected}")
+        return points_frame()
     time = next((name for name in ("time_s", "point") if name in table.columns), None)
     if time is None or not {"video_id", "class"} <= set(table.columns):
         report.problem(

@@ -19,6 +19,7 @@ from fustal_core.annotations import (
     MEASURE,
     DataError,
     Report,
+    in_short,
     is_measure,
     read_annotations,
     read_json,
@@ -258,6 +259,8 @@ def read_durations(path: str | Path) -> tuple[dict[str, float], dict[str, float]
         return durations_s, fps
     for video, value in content.items():
         if not is_measure(value):
-            report.problem("durations", f"{path}: video {video}: found {value!r}, expected seconds")
+            report.problem(
+                "durations", f"{path}: video {video}: found {in_short(value)}, expected seconds"
+            )
     report.raise_problems()
     return {video: float(value) for video, value in content.items()}, {}

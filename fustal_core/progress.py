@@ -48,7 +48,7 @@ def show_progress(what: str) -> Iterator[Progress]:
         return
     # Only JupyterLab sets this name; in papermill's log a widget would freeze at 0 %.
     in_lab = "JPY_SESSION_NAME" in os.environ
-    if not in_lab and not sys.stderr.isatty():
+    if not in_lab and not (sys.stderr and sys.stderr.isatty()):  # it may be closed
         yield _lines(what, _to_stderr, _BETWEEN_LINES_OF_A_LOG_S, _QUIET_S)
         return
     from tqdm import notebook, std
@@ -92,7 +92,8 @@ def _append(target: Path, line: str) -> None:
 
 
 def _to_stderr(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+    if sys.stderr:
+        print(line, file=sys.stderr, flush=True)
 
 
 def _lines(

@@ -312,8 +312,12 @@ def keep_pseudo_labels(study: Study, notebook: str, selected: pd.DataFrame) -> N
 def to_markdown(table: pd.DataFrame) -> str:
     """A table for people: numbers with as many decimals as they need, nothing where nothing is known."""
     sides = ["right" if is_numeric_dtype(table[name]) else "left" for name in table]
-    shown = table.apply(_shown)
+    shown = table.apply(_shown).map(_in_a_cell)
     return shown.to_markdown(index=False, disable_numparse=True, colalign=sides) + "\n"
+
+
+def _in_a_cell(value: object) -> object:
+    return value.replace("|", r"\|") if isinstance(value, str) else value
 
 
 def _shown(column: pd.Series) -> pd.Series:

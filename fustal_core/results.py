@@ -21,6 +21,7 @@ from fustal_core.annotations import (
     Annotations,
     DataError,
     Report,
+    in_short,
     read_annotations,
     read_json,
     subset_key,
@@ -172,7 +173,7 @@ def _report_entries(path: Path, results: Mapping[str, object], report: Report) -
     for video, entries in results.items():
         where = f"{path}: video {video}"
         if not isinstance(entries, list):
-            found = f"found {entries!r}, expected a list of detections"
+            found = f"found {in_short(entries)}, expected a list of detections"
             report.problem("result file", f"{where}: {found}")
             continue
         if not _is_name(video):
@@ -185,16 +186,16 @@ def _report_entries(path: Path, results: Mapping[str, object], report: Report) -
 def _problem(entry: object) -> str:
     """What is wrong with one detection, what was found and what expected; empty when nothing is."""
     if not isinstance(entry, Mapping):
-        return f"found {entry!r}, expected an object with label, score and segment"
+        return f"found {in_short(entry)}, expected an object with label, score and segment"
     label, score, segment = (entry.get(key) for key in ("label", "score", "segment"))
     if not isinstance(label, str) or not _is_name(label):
-        return f"label {label!r}, expected a class name"
+        return f"label {in_short(label)}, expected a class name"
     if not _is_number(score):
-        return f"score {score!r}, expected a finite number"
+        return f"score {in_short(score)}, expected a finite number"
     if not isinstance(segment, list) or len(segment) != 2 or not all(map(_is_number, segment)):
-        return f"segment {segment!r}, expected [start, end] in seconds"
+        return f"segment {in_short(segment)}, expected [start, end] in seconds"
     if segment[0] > segment[1]:
-        return f"segment {segment!r} is reversed, expected start <= end"
+        return f"segment {in_short(segment)} is reversed, expected start <= end"
     return ""
 
 

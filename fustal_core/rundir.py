@@ -38,6 +38,7 @@ from fustal_core.progress import say_note
 PACKAGE = Path(__file__).parent
 SOURCES = {path.stem: path.read_text(encoding="utf-8") for path in PACKAGE.glob("[!.]*.py")}
 """The package's modules, by name, as they were when this process began."""
+PROVENANCE = "provenance.json"
 CACHE = "cache"
 """Folder of a run directory for features that exceed the memory that was granted."""
 _VERSIONS = ("torch", "numpy", "scipy", "pandas", "matplotlib", "papermill")
@@ -74,7 +75,8 @@ def default_run_dir(settings: Settings) -> Path:
     changes, others = changed_settings(plain, settings), changed_results(plain, settings)
     suffix = f"-{hash_of(others)[:6]}" if others else ""
     suffix += "-grid" if len(others) < len(changes) else ""
-    data = "simulated" if settings.data == "simulated" else Path(settings.data).resolve().name
+    is_folder = settings.data != "simulated"
+    data = Path(os.path.realpath(settings.data)).name if is_folder else settings.data
     return project_root() / "runs" / f"{data}-{settings.profile}-seed{settings.seed}{suffix}"
 
 
@@ -117,7 +119,8 @@ def resolve_overrides(overrides: Mapping[str, Any]) -> dict[str, Any]:
 def resolve_file(path: str) -> Path:
     """Absolute path of a file or folder named from here or, if it is not there, from the checkout."""
     from_root = project_root() / path
-    return (from_root if from_root.exists() and not Path(path).exists() else Path(path)).resolve()
+    found = from_root if from_root.exists() and not Path(path).exists() else path
+    return Path(os.path.realpath(found))  # unlike resolve() it ends where links lead to each other
 
 
 def claim_run_dir(run_dir: Path, settings: Settings, *, force: bool = False) -> None:
@@ -127,14 +130,20 @@ def claim_run_dir(run_dir: Path, settings: Settings, *, force: bool = False) -> 
         run_dir: made if missing.
         settings: of the run.
         force: take over a directory that was made with other settings. The notebooks, tables and
-            figures made with them are removed; trained products stay as far as they are still valid.
+            figures made with them are removed; trained products stay as far as they are still valid,
+            and so does whatever somebody else put there.
 
     Raises:
-        RunDirectoryError: other settings, listed, or unreadable ones; nothing is changed.
+        RunDirectoryError: other settings, listed, or unreadable ones, or no run's at all, where
+            ``force`` does not help; nothing is changed.
         OSError: the directory cannot be written.
     """
     path = run_dir / "config.json"
     refusal = _refusal(path, settings) if path.exists() else ""
+    if refusal and not _is_configuration(path):
+        raise RunDirectoryError(
+            f"{refusal}\nIs this a run directory at all? If {path.name} may go, remove it."
+        )
     if refusal and not force:
         raise RunDirectoryError(
             f"{refusal}\nChoose another run directory (--run-dir, run_dir), or --force to make it "
@@ -178,11 +187,32 @@ def _refusal(path: Path, settings: Settings) -> str:
     return f"{path.parent} was made with other settings (there -> asked):\n  {lines}"
 
 
+def _is_configuration(path: Path) -> bool:
+    """Whether some version of this study wrote a ``config.json``."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(content, dict) and {"data", "profile", "seed"} <= content.keys()
+
+
 def _remove_results(run_dir: Path) -> None:
     """Remove what notebooks wrote; products lie in folders of their own and are keyed."""
-    for path in run_dir.glob("[0-9][0-9]_*/*"):
-        if path.is_file():
-            path.unlink()
+    for made in run_dir.glob("[0-9][0-9]_*/made.json"):
+        key, files = _recorded(made.parent)
+        written = {*files, f"{made.parent.name}.ipynb", made.name} if key else set()
+        for path in made.parent.iterdir():
+            if path.name in written and path.is_file():
+                path.unlink()
+
+
+def _recorded(folder: Path) -> tuple[str, dict[str, str]]:
+    """The key of the product that was last finished there, empty if none, and its files' digests."""
+    try:
+        content = json.loads((folder / "made.json").read_text(encoding="utf-8"))
+        return str(content["key"]), dict(content["files"])
+    except (OSError, ValueError, RecursionError, KeyError, TypeError):
+        return "", {}
 
 
 def write_provenance(run_dir: Path, settings: Settings, fingerprint: str, device: str) -> None:
@@ -196,7 +226,7 @@ def write_provenance(run_dir: Path, settings: Settings, fingerprint: str, device
         "versions": _versions(),
         "git_revision": git_revision(),
     }
-    write_json(run_dir / "provenance.json", content)
+    write_json(run_dir / PROVENANCE, content)
 
 
 @cache
@@ -290,16 +320,8 @@ class Product:
     @property
     def is_made(self) -> bool:
         """Whether all files are there as they were made, from what the key says."""
-        key, made = self._recorded()
+        key, made = _recorded(self.folder)
         return key == self.key and not self._damaged(made)
-
-    def _recorded(self) -> tuple[str, dict[str, str]]:
-        """The key that was last finished here, empty if none was, and the digests by file name."""
-        try:
-            content = json.loads((self.folder / "made.json").read_text(encoding="utf-8"))
-            return str(content["key"]), dict(content["files"])
-        except (OSError, ValueError, RecursionError, KeyError, TypeError):
-            return "", {}
 
     def _damaged(self, made: dict[str, str]) -> list[str]:
         """The files that are missing or not as they were made."""
@@ -328,7 +350,7 @@ class Product:
 
         Files that were made from something else go, too: not all of them need be written again.
         """
-        key, made = self._recorded()
+        key, made = _recorded(self.folder)
         damaged = self._damaged(made) if key == self.key else []
         if damaged:
             files = ", ".join(damaged)

@@ -105,7 +105,7 @@ def write_simulation(
         DataError: another process writes this folder.
         OSError: no room, or no permission, with the folder's name.
     """
-    folder = folder.resolve()
+    folder = Path(os.path.realpath(folder))
     refuse_layout(layout, simulation.settings)
     refuse_occupied(folder)
     contents = _contents(layout, simulation.settings)

@@ -6,7 +6,8 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-Strength = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Strength = Annotated[float, Field(ge=0, le=10_000)]
+Videos = Annotated[int, Field(ge=1, le=10**7)]
 Share = Annotated[float, Field(ge=0, le=1)]
 THUMOS_CLASSES = 20
 
@@ -38,11 +39,11 @@ class SimulatorSettings(BaseModel):
     num_classes: int = Field(
         20, ge=1, le=200, description="the first classes of THUMOS'14, by name, or any up to 200"
     )
-    train_videos: int = Field(200, ge=1, description="at least one per class")
-    test_videos: int = Field(210, ge=1, description="at least one per class")
-    feature_dim: int = Field(128, ge=2, description="feature channels D")
-    max_video_s: float = Field(1680.0, ge=20, allow_inf_nan=False, description="longest video, s")
-    fps: float = Field(25.0, gt=0, allow_inf_nan=False, description="frames a second")
+    train_videos: Videos = Field(200, description="at least one per class")
+    test_videos: Videos = Field(210, description="at least one per class")
+    feature_dim: int = Field(128, ge=2, le=2**20, description="feature channels D")
+    max_video_s: float = Field(1680.0, ge=20, le=10**6, description="longest video, s")
+    fps: float = Field(25.0, ge=0.1, le=10_000, description="frames a second")
     action_share: float = Field(
         0.0,
         ge=0,
@@ -98,7 +99,9 @@ class SimulatorSettings(BaseModel):
     )
     video_shift: Strength = Field(1.0, description="a shift of the whole video: camera, light")
     instance_spread: Strength = Field(
-        0.5, description="log standard deviation of the strength of an action, and of a distractor"
+        0.5,
+        le=10,
+        description="log standard deviation of the strength of an action, and of a distractor",
     )
     noise: Strength = Field(0.13, description="standard deviation per latent dimension")
     noise_correlation_s: Strength = Field(0.5, description="time constant of the noise in seconds")

@@ -179,7 +179,9 @@ class SampledGeneratorSettings(GeneratorSettings):
     """What the generators share that see a fixed number of snippets of a video."""
 
     hidden_channels: Count = Field(2048, description="embedding channels H")
-    length: Annotated[int, Field(ge=20)] = Field(750, description="snippets fed to the model, T'")
+    length: Annotated[int, Field(ge=20, le=10**9)] = Field(
+        750, description="snippets fed to the model, T'"
+    )
 
 
 class GenerationSettings(SampledGeneratorSettings):
@@ -196,7 +198,7 @@ class GenerationSettings(SampledGeneratorSettings):
         0.2, description="weight of the mean over pairs of L_CV"
     )
     cross_video_pairs: int = Field(
-        0, ge=0, description="pairs of a batch in L_CV at most, the first ones; 0: all"
+        0, ge=0, le=10**9, description="pairs of a batch in L_CV at most, the first ones; 0: all"
     )
 
 

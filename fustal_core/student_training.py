@@ -28,6 +28,7 @@ from fustal_core.distillation import (
     make_ema,
     relabel,
 )
+from fustal_core.divergence import refuse_divergence, told_of_divergence
 from fustal_core.files import load_checkpoint, save_checkpoint
 from fustal_core.metrics import AVERAGE
 from fustal_core.precision import Precision, computing_in
@@ -139,7 +140,8 @@ def train_student(
         for step, batch in enumerate(training_batches(data, settings, *generators, device)):
             if phase:
                 batch = _label_anew(state, batch, data, settings, epoch)
-            with computing_in(precision, state.model):
+            seen = epoch * steps + step
+            with computing_in(precision, state.model), told_of_divergence(state.model, seen):
                 losses.append(
                     _train_step(state, batch, len(dataset.classes), settings, generators[1])
                 )
@@ -151,6 +153,7 @@ def train_student(
         _finish_epoch(state, row, settings, evaluate)
         if checkpoint:
             _save(state, checkpoint, key)
+    refuse_divergence(state.model, state.epoch * steps)
     return _result(state, settings, dataset.classes)
 
 

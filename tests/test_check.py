@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from cli_helpers import fustal
 from layout_helpers import COARSE, LAYOUTS, LayoutFolder, values, write_wtalc
 
@@ -46,6 +48,37 @@ assert check_folder(Path({str(tmp_path)!r})).is_sound
 assert "torch" not in sys.modules
 """
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_nobody_waits_for_a_pipe(tmp_path: Path) -> None:
+    folder = LayoutFolder(tmp_path, "own")
+    (file,) = folder.paths("a")
+    file.unlink()
+    os.mkfifo(file)
+    answer = fustal("check", tmp_path)
+    assert answer.returncode == 1
+    assert "a.npy: video a: not a readable .npy: found no regular file" in answer.stdout
+
+
+def test_what_is_wrong_is_told_in_short(tmp_path: Path) -> None:
+    folder = LayoutFolder(tmp_path, "own")
+    folder.database["a"]["annotations"] = [[0.5] * 100_000, {"label": ["x"] * 100_000}]
+    folder.write_annotations()
+    answer = fustal("check", tmp_path)
+    assert answer.returncode == 1
+    assert "expected segment and label" in answer.stdout
+    assert len(answer.stdout) < 3000
+
+
+@pytest.mark.parametrize("name", ["", "two\nlines"])
+def test_a_name_that_no_table_can_hold_is_refused(tmp_path: Path, name: str) -> None:
+    LayoutFolder(tmp_path, "own")
+    path = tmp_path / "dataset.yaml"
+    described = yaml.safe_load(path.read_text()) | {"name": name}
+    path.write_text(yaml.safe_dump(described))
+    answer = fustal("check", tmp_path)
+    assert answer.returncode == 1
+    assert "key 'name'" in answer.stdout
 
 
 def test_problems_are_grouped_with_counts(tmp_path: Path) -> None:

@@ -130,10 +130,47 @@ def test_a_list_of_what_is_ambiguous_is_named_from_where_one_stands(tmp_path: Pa
     """And found by notebooks, which run in a folder of their own."""
     (tmp_path / "list.txt").write_text("sim_test_0000 1 2\n")
     asked = ["--profile", "smoke", "--set", "evaluation.ambiguous=list.txt", "--run-dir", "run"]
-    nobody = ["--scheduler", "nonsense://x"]  # so it ends before the first notebook
-    assert_refused(fustal("run", "data", *asked, *nobody, cwd=tmp_path), 2, "--scheduler")
+    asked += ["--set", "generation.iterations=1"]
+    result = fustal("run", "data", *asked, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
     settings = json.loads((tmp_path / "run" / "config.json").read_text())
     assert settings["evaluation"]["ambiguous"] == str(tmp_path / "list.txt")
+
+
+def test_a_scheduler_that_is_not_there_is_refused_before_anything_is_written(
+    tmp_path: Path,
+) -> None:
+    asked = ["--profile", "smoke", "--run-dir", "run", "--scheduler", "nonsense://x"]
+    assert_refused(fustal("run", "data", *asked, cwd=tmp_path), 2, "--scheduler")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere there are no such names")
+def test_arguments_that_no_file_could_name_are_refused() -> None:
+    command = [sys.executable, "-m", "fustal_core", "check", b"folder\xff"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert_refused(result, 2, "arguments in UTF-8", r"'folder\udcff'")
+
+
+@pytest.mark.parametrize("command", [["simulate"], ["run", "--data"]])
+def test_links_that_lead_to_each_other_are_refused(tmp_path: Path, command: list[str]) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    result = fustal(*command, "loop", "--profile", "smoke", cwd=tmp_path)
+    assert_refused(result, 1, "loop")
+
+
+def test_nobody_need_listen_to_stderr(data_folder: Path) -> None:
+    command = (
+        f"{shlex.quote(sys.executable)} -m fustal_core check {shlex.quote(str(data_folder))} 2>&-"
+    )
+    answer = subprocess.run(command, shell=True, stdout=subprocess.PIPE, text=True, check=True)
+    assert "no problem" in answer.stdout
+
+
+def test_more_than_the_memory_holds_is_said(tmp_path: Path) -> None:
+    sizes = ["--set", "simulation.feature_dim=1000000", "--set", "simulation.max_video_s=1000000"]
+    result = fustal("run", "data", *sizes, "--run-dir", tmp_path / "run")
+    assert_refused(result, 1, "not enough memory")
 
 
 def test_a_missing_data_folder_exits_with_1(tmp_path: Path) -> None:

@@ -451,6 +451,11 @@ def test_test_set_chooses_the_epoch_only_when_asked(select: str, epoch: int) -> 
     assert not result.model.training
 
 
+def test_a_training_that_diverged_says_so() -> None:
+    with pytest.raises(FloatingPointError, match=r"diverged: .* after \d+ steps; is the learning"):
+        train(small_settings(learning_rate=1e30))
+
+
 def test_training_leaves_torch_s_own_random_numbers_alone() -> None:
     before = torch.random.get_rng_state()
     train(small_settings())

@@ -23,6 +23,7 @@ from training_helpers import (
 )
 
 from fustal_core.data import Dataset, FeatureStore
+from fustal_core.ftcl_training import acm_net_task
 from fustal_core.generation import (
     PARTS,
     generator_task,
@@ -70,6 +71,20 @@ def test_same_seed_same_bits_other_seed_other_bits(tiny_dataset: Dataset) -> Non
     assert one.losses["iteration"].tolist() == list(range(1, 11))
     assert one.evaluations.empty
     assert one.looks == {}
+
+
+def test_a_training_that_diverged_says_so(tiny_dataset: Dataset) -> None:
+    """One fails in its losses, the other goes on to the end with NaN."""
+    few = {"hidden_channels": 8, "length": 32, "batch_size": BATCH, "iterations": 5}
+    settings = GenerationSettings(learning_rate=1e18, **few)
+    other = ACMNetSettings(learning_rate=1e18, **few)
+    tasks = [
+        (generator_task(settings, tiny_dataset, 0), settings),
+        (acm_net_task(other, tiny_dataset, 0, "cpu"), other),
+    ]
+    for task, own in tasks:
+        with pytest.raises(FloatingPointError, match=r"diverged: .* after \d steps; is the learn"):
+            train(task, own, 0)
 
 
 def test_seeds_of_weights_and_of_the_training_are_apart(tiny_dataset: Dataset) -> None:

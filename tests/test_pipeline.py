@@ -114,6 +114,15 @@ def test_a_notebook_whose_training_was_damaged_is_executed_again(
     assert executed() == ["02_second"]
 
 
+def test_a_lost_provenance_is_written_again(tmp_path: Path) -> None:
+    run_notebooks([], make_settings(), {}, tmp_path, "data", nullcontext())
+    path = tmp_path / "provenance.json"
+    assert json.loads(path.read_text())["data_fingerprint"] == "data"
+    path.write_text("kept")
+    run_notebooks([], make_settings(), {}, tmp_path, "data", nullcontext())
+    assert path.read_text() == "kept"
+
+
 def test_a_notebook_runs_in_this_python_whatever_kernels_others_installed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -39,6 +39,12 @@ def report_of(folder: LayoutFolder) -> dict:
     return json.loads(answer.stdout) | {"status": answer.returncode}
 
 
+def test_more_values_than_names_are_told_as_that(hrpro: LayoutFolder) -> None:
+    hrpro.write_points(["jump,0,1,2,a,30,", "throw,0,1,2,a,260,", "jump,0,1,2,b,30,"])
+    (problem,) = report_of(hrpro)["problems"]
+    assert "found more values, or a comma at the end; expected 6 in a line" in problem["text"]
+
+
 def test_everything_wrong_with_points_in_one_report(hrpro: LayoutFolder) -> None:
     hrpro.database["b"]["annotations"] = []
     hrpro.database["c"]["annotations"].append({"label": "swim", "segment": [20, 21]})

@@ -104,12 +104,24 @@ def test_how_much_is_tried_is_all_that_is_taken_from_a_directory(tmp_path: Path)
     assert with_recorded_extent(tmp_path, SETTINGS, ()) == SETTINGS
 
 
-def test_an_unreadable_configuration_needs_force(tmp_path: Path) -> None:
-    (tmp_path / "config.json").write_text("{")
+def test_a_configuration_of_another_version_needs_force(tmp_path: Path) -> None:
+    write_json(tmp_path / "config.json", SETTINGS.model_dump() | {"gone since": 1})
     with pytest.raises(RunDirectoryError, match="not a configuration of this version"):
         claim_run_dir(tmp_path, SETTINGS)
     claim_run_dir(tmp_path, SETTINGS, force=True)
     assert read_settings(tmp_path / "config.json") == SETTINGS
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"mine": 1}', "[" * 100_000], ids=len)
+def test_what_is_no_run_directory_is_never_taken_over(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "config.json"
+    path.write_text(text)
+    for force in (False, True):
+        with pytest.raises(
+            RunDirectoryError, match=r"a run directory at all\? If config\.json may go"
+        ):
+            claim_run_dir(tmp_path, SETTINGS, force=force)
+    assert path.read_text() == text
 
 
 def test_a_run_directory_that_is_a_file_is_refused(tmp_path: Path) -> None:
@@ -320,14 +332,21 @@ def test_a_damaged_checkpoint_counts_as_none(
 def test_taking_over_removes_the_other_settings_results_and_keeps_products(tmp_path: Path) -> None:
     claim_run_dir(tmp_path, SETTINGS)
     table = tmp_path / "05_analysis" / "main_results.csv"
+    notebook = tmp_path / "05_analysis" / "05_analysis.ipynb"
     weights = tmp_path / "01_generation" / "cola" / "weights.safetensors"
-    for path in (table, weights):
+    for path in (table, notebook, weights):
         write_text(path, "x")
+    Product(table.parent, "key").finish()
+    mine = (table.with_name("notes.txt"), tmp_path / "06_photos" / "made.json")
+    for path in mine:
+        write_text(path, "{}")
     claim_run_dir(tmp_path, SETTINGS, force=True)
     assert table.exists()
     claim_run_dir(tmp_path, OTHER, force=True)
     assert not table.exists()
+    assert not notebook.exists()
     assert weights.exists()
+    assert all(path.exists() for path in mine)
 
 
 def test_a_product_begun_again_is_not_made(tmp_path: Path) -> None:
