@@ -31,6 +31,7 @@ from fustal_core.config import (
 )
 from fustal_core.interruption import resumable
 from fustal_core.locks import RunDirectoryBusyError, refuse_second_run, run_lock
+from fustal_core.progress import to_stderr
 
 app = typer.Typer(
     help="FuSTAL: the quality of pseudo labels in weakly supervised temporal action localization.",
@@ -83,8 +84,7 @@ def _explain(error: OSError) -> str:
 
 
 def _fail(message: object, status: int) -> int:
-    if sys.stderr:
-        print(f"fustal: {message}", file=sys.stderr)
+    to_stderr(f"fustal: {message}")
     return status
 
 
@@ -127,7 +127,7 @@ def run(
 
     from fustal_core.execution import NotebookError
     from fustal_core.jobs import offered, worker_count
-    from fustal_core.pipeline import choose_stages, run_notebooks, to_stderr
+    from fustal_core.pipeline import choose_stages, run_notebooks
     from fustal_core.rundir import (
         claim_run_dir,
         default_run_dir,

@@ -34,7 +34,11 @@ def compare(
     scheduler: Scheduler = None,
     workers: Workers = None,
     force: Annotated[
-        bool, typer.Option("--force", help="Take over run directories made with other settings.")
+        bool,
+        typer.Option(
+            "--force",
+            help="Take over run directories made with other settings: what their notebooks wrote goes.",
+        ),
     ] = False,
 ) -> None:
     """Send every generator's proposals through selection, student and distillation, over seeds.
@@ -49,7 +53,7 @@ def compare(
     from fustal_core.comparison import compare_generators, comparison_dir
     from fustal_core.comparison_tables import write_comparison
     from fustal_core.jobs import offered, worker_count
-    from fustal_core.pipeline import to_stderr
+    from fustal_core.progress import to_stderr
     from fustal_core.rundir import resolve_data, resolve_overrides, torch_device
     from fustal_core.workers import JobError
 

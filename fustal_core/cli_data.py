@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shlex
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -58,7 +57,7 @@ def fingerprint_of_sound_data(settings: Settings) -> str:
         check_excluded(settings.evaluation.exclude, dataset.truth("test"))
         return dataset.fingerprint
     from fustal_core.check import check_folder, to_text
-    from fustal_core.progress import show_progress
+    from fustal_core.progress import show_progress, to_stderr
 
     with show_progress("checking the data") as progress:
         checked = check_folder(
@@ -68,11 +67,11 @@ def fingerprint_of_sound_data(settings: Settings) -> str:
             progress=progress,
         )
     if not checked.is_sound:
-        print(to_text(checked), file=sys.stderr)
-        print("fustal: the data is not sound; nothing was run", file=sys.stderr)
+        to_stderr(to_text(checked))
+        to_stderr("fustal: the data is not sound; nothing was run")
         raise SystemExit(1)
     for line in (*checked.report.found, *checked.report.warnings):
-        print(f"{checked.folder.name}: {line}", file=sys.stderr)
+        to_stderr(f"{checked.folder.name}: {line}")
     check_excluded(settings.evaluation.exclude, checked.truth)
     return checked.fingerprint
 
@@ -98,7 +97,7 @@ def simulate(
     overrides = _simulation_overrides(set_ or [], feature_dim, with_annotations=bool(annotations))
     settings = make_settings("simulated", profile, seed, overrides).simulation
 
-    from fustal_core.progress import show_progress
+    from fustal_core.progress import show_progress, to_stderr
     from fustal_core.simulated_folder import refuse_layout, refuse_occupied, write_simulation
     from fustal_core.simulator import plan_simulation
 
@@ -108,11 +107,10 @@ def simulate(
     simulation = plan_simulation(settings, seed, given)
     with show_progress(f"writing {folder}") as progress:
         size = write_simulation(folder, simulation, layout, progress)
-    print(
+    to_stderr(
         f"{folder}: {len(simulation.videos)} videos of {len(simulation.classes)} classes, simulated, "
         f"layout {layout}, {size / 1e6:.0f} MB of features\n"
-        f"next: {_next_command(folder, profile, seed)}",
-        file=sys.stderr,
+        f"next: {_next_command(folder, profile, seed)}"
     )
 
 

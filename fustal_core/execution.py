@@ -52,8 +52,7 @@ def execute(source: Path, target: Path, parameters: dict[str, Any]) -> None:
     failed.unlink(missing_ok=True)
     # Idle OpenMP threads spin for a while by default, and would take cores from the workers.
     patient = environment(OMP_WAIT_POLICY=os.environ.get("OMP_WAIT_POLICY", "passive"))
-    short = tempfile.TemporaryDirectory(dir=_folder_for_sockets())
-    with patient, atomic_path(target) as temporary, short as sockets:
+    with patient, atomic_path(target) as temporary, _folder_for_sockets() as sockets:
         try:
             papermill.execute_notebook(
                 str(source),
@@ -107,15 +106,16 @@ def _engine_that_saves_once() -> str:
     return SavedAtTheEnd.__name__
 
 
-def _folder_for_sockets() -> str | None:
-    """Where the system takes a socket's name, of some hundred characters at most; None: as usual.
+def _folder_for_sockets() -> tempfile.TemporaryDirectory[str]:
+    """A temporary folder where the system takes a socket's name, of some hundred characters at most.
 
     A batch system may give every job a folder for temporary files with a name that is too long.
     """
     import zmq
 
     longest = zmq.IPC_PATH_MAX_LEN - len("/tmp12345678/kernel-5")
-    return "/tmp" if len(os.fsencode(tempfile.gettempdir())) > longest else None
+    is_long = len(os.fsencode(tempfile.gettempdir())) > longest
+    return tempfile.TemporaryDirectory(dir="/tmp" if is_long else None)
 
 
 def _ipc_kernel_manager(prefix: str) -> type:

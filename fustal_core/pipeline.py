@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, suppress
@@ -222,9 +221,3 @@ def _claims_shown(name: str, sources: Sequence[str], run_dir: Path) -> list[str]
         return []
     tables = sorted(run_dir.glob("[0-9][0-9]_*/claims.csv"))
     return [file_digest(path) for path in tables if path.parent.name < name]
-
-
-def to_stderr(line: str) -> None:
-    """Say a line where a batch log shows it."""
-    if sys.stderr:  # it may be closed
-        print(line, file=sys.stderr, flush=True)

@@ -49,7 +49,7 @@ def show_progress(what: str) -> Iterator[Progress]:
     # Only JupyterLab sets this name; in papermill's log a widget would freeze at 0 %.
     in_lab = "JPY_SESSION_NAME" in os.environ
     if not in_lab and not (sys.stderr and sys.stderr.isatty()):  # it may be closed
-        yield _lines(what, _to_stderr, _BETWEEN_LINES_OF_A_LOG_S, _QUIET_S)
+        yield _lines(what, to_stderr, _BETWEEN_LINES_OF_A_LOG_S, _QUIET_S)
         return
     from tqdm import notebook, std
 
@@ -75,7 +75,7 @@ def say_note(message: str) -> None:
     if write := _line_writer():
         write(f"{NOTE}{message}")
     else:
-        _to_stderr(f"{NOTE}{message}")
+        to_stderr(f"{NOTE}{message}")
 
 
 def _line_writer() -> Callable[[str], None] | None:
@@ -91,8 +91,9 @@ def _append(target: Path, line: str) -> None:
         file.write(f"{line}\n")
 
 
-def _to_stderr(line: str) -> None:
-    if sys.stderr:
+def to_stderr(line: str) -> None:
+    """Say a line where a terminal or a batch log shows it."""
+    if sys.stderr:  # it may be closed, and print would take the standard output for it
         print(line, file=sys.stderr, flush=True)
 
 

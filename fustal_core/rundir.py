@@ -199,11 +199,18 @@ def _is_configuration(path: Path) -> bool:
 def _remove_results(run_dir: Path) -> None:
     """Remove what notebooks wrote; products lie in folders of their own and are keyed."""
     for made in run_dir.glob("[0-9][0-9]_*/made.json"):
-        key, files = _recorded(made.parent)
-        written = {*files, f"{made.parent.name}.ipynb", made.name} if key else set()
-        for path in made.parent.iterdir():
-            if path.name in written and path.is_file():
-                path.unlink()
+        if _recorded(made.parent)[0]:
+            _remove_made(made.parent)
+            made.with_name(f"{made.parent.name}.ipynb").unlink(missing_ok=True)
+            made.unlink()
+
+
+def _remove_made(folder: Path) -> None:
+    """Remove the files of the product that was last finished there, and nothing else."""
+    files = _recorded(folder)[1]
+    for path in folder.iterdir():
+        if path.name in files and path.is_file():
+            path.unlink()
 
 
 def _recorded(folder: Path) -> tuple[str, dict[str, str]]:
@@ -355,10 +362,9 @@ class Product:
         if damaged:
             files = ", ".join(damaged)
             say_note(f"{self.folder}: not as it was made, so it is made again: {files}")
+        if made and key != self.key:
+            _remove_made(self.folder)
         (self.folder / "made.json").unlink(missing_ok=True)
-        for path in self._files() if key != self.key else []:
-            if path.name in made:
-                path.unlink()
         remove_partial_files(self.folder)
 
     def finish(self, *, device: str = "cpu", keep_checkpoint: bool = False) -> None:

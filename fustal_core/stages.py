@@ -64,7 +64,6 @@ from fustal_core.stage_settings import (
     StudentSettings,
     TrainingSettings,
 )
-from fustal_core.weights import WEIGHTS_FORMAT
 
 
 def open_study(
@@ -489,6 +488,5 @@ class Study:
             self.settings.precision,
             code_hash(modules),
             own_code_hash((*MAKES_ALL, *measuring)),
-            WEIGHTS_FORMAT,
         )
         return Product(self.run_dir / name, key)
