@@ -82,7 +82,7 @@ def find_ema_labels(average: AveragedModel, batch: Batch, settings: StudentSetti
     where none passes. Soft-NMS only lowers scores and picks them in falling order, so a candidate
     below the threshold can neither pass nor change one that does: they are left out beforehand.
     """
-    found = find_candidates(average(batch.features, batch.mask), settings)
+    found = find_candidates(average.module, batch.features, batch.mask, settings)
     found = best_first(found, found.video)
     best = rank_in_video(found.video) == 0
     found = suppress(found[best | (found.scores > settings.ema_label_threshold)], settings)

@@ -20,15 +20,19 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from fustal_core.config import Settings
 from fustal_core.generator import CrossVideoGenerator
-from fustal_core.student import TriDet
+from fustal_core.stage_settings import StudentSettings
+from fustal_core.student import TriDet, make_grid
 from fustal_core.student_inference import find_candidates, suppress
+from fustal_core.trident_reach import BoundaryRows, Rows, boundary_rows
 
 OPTIMISER_PASSES = 7
 """Over the weights, by Adam: weight, gradient and two moments read, weight and moments written."""
 EMA_PASSES = 3
 KINDS = ("generator step", "generator video", "student step", "student batch", "student video")
 """A step is a forward and a backward pass of a batch; the others go forward only. A student's video is
-searched, too."""
+searched, too. Its boundary heads run around the labels' positions in a step, else everywhere."""
+LABELS, POSITIONS = 4, 3
+"""Of a video in a student's step, as in the default run's crops, and positions that learn each label."""
 
 
 @dataclass(frozen=True)
@@ -148,19 +152,34 @@ def _student(
         model = TriDet(shape.channels, shape.classes, own).eval()
         features = torch.rand(1 if unit == "video" else own.batch_size, length, shape.channels)
         mask = torch.ones(features.shape[:2], dtype=torch.bool)
+    rows = _rows_of_labels(own, len(features), length, device)
 
     def step() -> None:
-        output = model(features, mask)
+        output = model.locate(model.classify(features, mask), rows)
         parts = (output.class_logits, output.start_logits, output.end_logits, output.offsets)
         sum(part.sum() for part in parts).backward()
 
     @torch.no_grad()
     def search() -> None:
-        output = model(features, mask)
         if unit == "video" and device != "meta":  # how many candidates there are depends on values
-            suppress(find_candidates(output, own), own)
+            suppress(find_candidates(model, features, mask, own), own)
+        else:
+            model(features, mask)
 
     return model, step if unit == "step" else search
+
+
+def _rows_of_labels(
+    settings: StudentSettings, videos: int, length: int, device: str
+) -> BoundaryRows:
+    """Where the boundary heads run for labels evenly spread over the first level."""
+    grid = make_grid(length, settings.levels, torch.device("cpu"))
+    decoded = torch.zeros(videos, len(grid.level), dtype=torch.bool)
+    every = -(-length // LABELS)
+    for offset in range(POSITIONS):
+        decoded[:, offset:length:every] = True
+    rows = boundary_rows(decoded, settings.bins)
+    return BoundaryRows(*(Rows(*(x.to(device) for x in part)) for part in rows))
 
 
 class _Traffic(TorchDispatchMode):

@@ -2,7 +2,8 @@
 
 Everything runs in (B, T, C) layout. The six pyramid levels go through the heads as one sequence:
 levels are laid end to end with a gap of one zero between them, which is all a convolution of size
-3 can see, so one call per layer gives what six calls on the single levels give.
+3 can see, so one call per layer gives what six calls on the single levels give. The boundary heads may
+be asked for some positions only (:mod:`fustal_core.trident_reach`).
 
 Padding. ``global_mean="padded"`` is the released network to the letter: a masked convolution
 multiplies its output by the mask, inside an SGP block only the residual path is masked, and mean
@@ -24,6 +25,7 @@ from torch import Tensor, nn
 
 from fustal_core.convolution import convolve
 from fustal_core.student_blocks import ConvStack, SGPBlock
+from fustal_core.trident_reach import BoundaryRows, Rows, boundary_rows, run_head_at
 
 if TYPE_CHECKING:
     from fustal_core.stage_settings import StudentSettings
@@ -85,12 +87,37 @@ def make_grid(length: int, levels: int, device: torch.device) -> PyramidGrid:
 
 
 @dataclass(frozen=True)
+class Classified:
+    """What the classification head says at the L positions of all levels (see :class:`PyramidGrid`).
+
+    Attributes:
+        class_logits: (B, L, C), 0 where masked.
+        valid: (B, L, 1) of 0 and 1: 0 in padding and in gaps.
+        visible: broadcastable to (B, L, 1), of 0 and 1: what the heads' convolutions see.
+        features: (B, L, width), what the boundary heads read, 0 where not visible.
+        grid: where the positions stand.
+    """
+
+    class_logits: Tensor
+    valid: Tensor
+    visible: Tensor
+    features: Tensor
+    grid: PyramidGrid
+
+    @property
+    def mask(self) -> Tensor:
+        """(B, L) bool, False in padding and in gaps."""
+        return self.valid[..., 0] > 0
+
+
+@dataclass(frozen=True)
 class StudentOutput:
     """What the heads say at the L positions of all levels (see :class:`PyramidGrid`).
 
     Attributes:
-        class_logits, start_logits, end_logits: (B, L, C), 0 where masked.
-        offsets: (B, L, 2, bins + 1), left and right, >= 0.
+        class_logits: (B, L, C), 0 where masked.
+        start_logits, end_logits: (B, L, C), 0 where masked; meaningless where they were not asked for.
+        offsets: (B, L, 2, bins + 1), left and right, >= 0; likewise.
         mask: (B, L) bool, False in padding and in gaps.
         grid: where the positions stand.
     """
@@ -167,12 +194,28 @@ class TriDet(nn.Module):
             head.last.bias.fill_(-math.log((1 - PRIOR) / PRIOR))
 
     def forward(
-        self, features: Tensor, mask: Tensor, rng: torch.Generator | None = None
+        self,
+        features: Tensor,
+        mask: Tensor,
+        rng: torch.Generator | None = None,
+        decoded: Tensor | None = None,
     ) -> StudentOutput:
-        """Features (B, T, D), mask (B, T) bool, T a multiple of 2^(levels - 1).
+        """All that the heads say, or what decoding some positions needs of it.
 
-        ``rng`` draws the dropped paths in training, on the features' device.
+        Args:
+            features: (B, T, D), T a multiple of 2^(levels - 1).
+            mask: (B, T) bool.
+            rng: draws the dropped paths in training, on the features' device.
+            decoded: (B, L) bool, the positions that will be decoded; None: any.
         """
+        # Before all else, for a GPU has less to finish while it is waited for.
+        rows = None if decoded is None else boundary_rows(decoded, self.bins)
+        return self.locate(self.classify(features, mask, rng), rows)
+
+    def classify(
+        self, features: Tensor, mask: Tensor, rng: torch.Generator | None = None
+    ) -> Classified:
+        """Everything but the boundary heads; arguments of :meth:`forward`."""
         B, T, _ = features.shape
         if mask.shape != (B, T):
             raise ValueError(f"expected a mask of shape {(B, T)}, got {tuple(mask.shape)}")
@@ -181,17 +224,28 @@ class TriDet(nn.Module):
         x, valid = _end_to_end(pyramid), _end_to_end(level_masks)
         visible = valid if self.ignore_padding else (grid.level >= 0)[:, None].to(x.dtype)
         x = x * visible
+        return Classified(self.class_head(x, valid, visible), valid, visible, x, grid)
+
+    def locate(self, said: Classified, rows: BoundaryRows | None = None) -> StudentOutput:
+        """What the boundary heads say, everywhere or where ``rows`` has them run."""
+
+        def run(head: Head, x: Tensor, where: Rows | None) -> Tensor:
+            if where is None:
+                return head(x, said.valid, said.visible)
+            return run_head_at(where, head, x, said.valid, said.visible)
+
+        at_offset, at_start, at_end = rows or (None, None, None)
         # The boundary heads must not shape the features they read.
-        fixed = x.detach()
-        offsets = self.offset_head(x, valid, visible)
-        offsets = F.relu(offsets * self.level_scale[grid.level.clamp(min=0), None])
+        fixed = said.features.detach()
+        offsets = run(self.offset_head, said.features, at_offset)
+        offsets = F.relu(offsets * self.level_scale[said.grid.level.clamp(min=0), None])
         return StudentOutput(
-            self.class_head(x, valid, visible),
-            self.start_head(fixed, valid, visible),
-            self.end_head(fixed, valid, visible),
-            offsets.view(B, -1, 2, self.bins + 1),
-            valid[..., 0] > 0,
-            grid,
+            said.class_logits,
+            run(self.start_head, fixed, at_start),
+            run(self.end_head, fixed, at_end),
+            offsets.view(*offsets.shape[:2], 2, self.bins + 1),
+            said.mask,
+            said.grid,
         )
 
     def backbone(

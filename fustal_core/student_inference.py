@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -13,9 +13,10 @@ from torch import Tensor
 
 from fustal_core.features import FeatureStore
 from fustal_core.progress import Progress
-from fustal_core.student import StudentOutput, TriDet, decode_offsets
+from fustal_core.student import PyramidGrid, TriDet, decode_offsets
 from fustal_core.student_batches import pad_features
 from fustal_core.suppression import soft_nms_of_groups
+from fustal_core.trident_reach import boundary_rows
 
 if TYPE_CHECKING:
     from fustal_core.data import Dataset
@@ -52,25 +53,63 @@ class Found:
         return len(self.scores)
 
 
-def find_candidates(output: StudentOutput, settings: StudentSettings) -> Found:
-    """The pre_nms_top_k best (position, class) pairs of each level and video, decoded.
+class Entries(NamedTuple):
+    """N (position, class) pairs of a batch.
 
-    Scores must exceed score_threshold and lengths min_length_grid.
+    Attributes:
+        video, position, label: (N,) index into B, L and C.
+        scores: (N,) in [0, 1].
     """
-    scores = torch.sigmoid(output.class_logits) * output.mask[..., None]
+
+    video: Tensor
+    position: Tensor
+    label: Tensor
+    scores: Tensor
+
+
+def find_candidates(
+    model: TriDet, features: Tensor, mask: Tensor, settings: StudentSettings
+) -> Found:
+    """The segments of :func:`best_entries`, if longer than min_length_grid.
+
+    Args:
+        model: in eval mode.
+        features, mask: (B, T, D) and (B, T) of a batch, as the model takes them.
+        settings: of the student.
+    """
+    said = model.classify(features, mask)
+    best = best_entries(said.class_logits, said.mask, said.grid, settings)
+    decoded = torch.zeros_like(said.mask)
+    decoded[best.video, best.position] = True
+    output = model.locate(said, boundary_rows(decoded, model.bins))
+    distances = decode_offsets(output, best.video, best.position, best.label)
+    stride = said.grid.stride[best.position]
+    signed = distances * distances.new_tensor([-1.0, 1.0]) * stride[:, None]
+    segments = said.grid.time[best.position, None] + signed
+    found = Found(best.video, best.label, segments, best.scores)
+    return found[distances.sum(1) * stride > settings.min_length_grid]
+
+
+def best_entries(
+    class_logits: Tensor, mask: Tensor, grid: PyramidGrid, settings: StudentSettings
+) -> Entries:
+    """The pre_nms_top_k best pairs of each level and video, of scores above score_threshold.
+
+    Args:
+        class_logits: (B, L, C). mask: (B, L) bool.
+        grid: where the positions stand.
+        settings: of the student.
+    """
+    scores = torch.sigmoid(class_logits) * mask[..., None]
     C = scores.shape[2]
     parts = []
-    for level in output.grid.slices():
+    for level in grid.slices():
         flat = scores[:, level].flatten(1)  # (B, T_l * C)
         best, index = flat.topk(min(settings.pre_nms_top_k, flat.shape[1]), dim=1)
         video, column = (best > settings.score_threshold).nonzero(as_tuple=True)
         index = index[video, column]
         parts.append((video, level.start + index // C, index % C, best[video, column]))
-    video, position, label, best = (torch.cat(part) for part in zip(*parts, strict=True))
-    distances = decode_offsets(output, video, position, label)
-    signed = distances * distances.new_tensor([-1.0, 1.0]) * output.grid.stride[position, None]
-    found = Found(video, label, output.grid.time[position, None] + signed, best)
-    return found[distances.sum(1) * output.grid.stride[position] > settings.min_length_grid]
+    return Entries(*(torch.cat(part) for part in zip(*parts, strict=True)))
 
 
 def suppress(found: Found, settings: StudentSettings) -> Found:
@@ -179,8 +218,8 @@ def detect_batch(
     done: list[str] = []
     parts = []
     for own in length_batches(lengths, settings, POSITIONS_PER_PASS.get(device.type, 32_768)):
-        output = model(*pad_features([store[name] for name in own], settings, device))
-        found = find_candidates(output, settings)
+        batch = pad_features([store[name] for name in own], settings, device)
+        found = find_candidates(model, *batch, settings)
         parts.append(replace(found, video=found.video + len(done)))
         done += own
     return _to_frame(suppress(_joined(parts), settings), done, store, classes, durations_s)

@@ -195,7 +195,7 @@ def student_loss(
     """All losses of a batch.
 
     Args:
-        output: of the network.
+        output: of the network, asked for the positive positions at least.
         targets: from :func:`assign_labels`.
         video_labels: (B, C) multi-hot, the classes known to occur.
         normaliser: 0-d running number of positives; NORMALISER_START before the first batch.
@@ -205,7 +205,7 @@ def student_loss(
     hits = targets.classes * output.mask[..., None]
     num_positives = (hits.sum(-1) > 0).sum().clamp(min=1)
     normaliser = NORMALISER_MOMENTUM * normaliser + (1 - NORMALISER_MOMENTUM) * num_positives
-    # How many entries are positive is the one number of a step that a GPU is waited for.
+    # How many entries are positive is a number that a GPU is waited for.
     video, position, label = hits.nonzero(as_tuple=True)
     predicted = decode_offsets(output, video, position, label)
     wanted = targets.distances[video, position]

@@ -34,7 +34,7 @@ from fustal_core.metrics import AVERAGE
 from fustal_core.precision import Precision, computing_in
 from fustal_core.progress import Progress
 from fustal_core.seeding import seeded
-from fustal_core.student import TriDet
+from fustal_core.student import TriDet, make_grid
 from fustal_core.student_batches import (
     Batch,
     TrainingSet,
@@ -228,11 +228,12 @@ def _train_step(
     settings: StudentSettings,
     rng: torch.Generator,
 ) -> StudentLoss:
-    output = state.model(batch.features, batch.mask, rng)
-    segments, labels = stack_labels(batch.given, batch.mask.device)
+    device = batch.mask.device
+    grid = make_grid(batch.mask.shape[1], settings.levels, device)
+    targets = assign_labels(grid, *stack_labels(batch.given, device), num_classes)
     loss = student_loss(
-        output,
-        assign_labels(output.grid, segments, labels, num_classes),
+        state.model(batch.features, batch.mask, rng, targets.classes.any(2)),
+        targets,
         batch.video_labels,
         state.normaliser,
         mil_weight=settings.mil_weight,

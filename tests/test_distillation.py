@@ -91,7 +91,7 @@ def test_ema_labels_are_those_of_full_inference(threshold: float) -> None:
     batch = some_batch(options)
     found = find_ema_labels(make_ema(model, 0.9), batch, options)
     with torch.no_grad():
-        full = suppress(find_candidates(model(batch.features, batch.mask), options), options)
+        full = suppress(find_candidates(model, batch.features, batch.mask, options), options)
     keep = (full.scores > threshold) | (rank_in_video(full.video) == 0)
     assert 0 < keep.sum() < len(full)
     torch.testing.assert_close(found.segments, full.segments[keep])
@@ -109,7 +109,7 @@ def test_detections_and_ema_labels_equal_plain_loops(threshold: float) -> None:
     assert not batch.mask.all(1).any()  # padding is not found
     average = make_ema(model, 0.9)
     with torch.no_grad():
-        candidates = find_candidates(model(batch.features, batch.mask), options)
+        candidates = find_candidates(model, batch.features, batch.mask, options)
     for found, by_loops in (
         (suppress(candidates, options), detections_by_loops),
         (find_ema_labels(average, batch, options), ema_labels_by_loops),
@@ -272,12 +272,14 @@ def test_padding_length(global_mean: str, lengths: list[int], padded: int) -> No
 
 def test_candidates_are_the_best_of_each_level() -> None:
     model = random_network(small_settings())
+    batch = random_input([32, 19], 32)
     with torch.no_grad():
-        output = model(*random_input([32, 19], 32))
+        output = model(*batch)
     scores = torch.sigmoid(output.class_logits)
     threshold = scores[output.mask].quantile(0.9).item()
     options = small_settings(pre_nms_top_k=7, score_threshold=threshold)
-    found = find_candidates(output, options)
+    with torch.no_grad():
+        found = find_candidates(model, *batch, options)
     wanted = []
     for level in output.grid.slices():
         for video in range(2):
@@ -288,7 +290,10 @@ def test_candidates_are_the_best_of_each_level() -> None:
     assert sorted(found.scores.tolist()) == pytest.approx(sorted(wanted))
     lengths = found.segments[:, 1] - found.segments[:, 0]
     limit = lengths.median().item()
-    longer = find_candidates(output, options.model_copy(update={"min_length_grid": limit}))
+    with torch.no_grad():
+        longer = find_candidates(
+            model, *batch, options.model_copy(update={"min_length_grid": limit})
+        )
     assert len(longer) == (lengths > limit + 1e-6).sum()
 
 

@@ -52,6 +52,15 @@ def test_operations_of_the_student_are_those_of_a_real_pass(settings: Settings) 
     assert count_pass("student step", settings, SHAPE).gflop > 2 * counted.gflop
 
 
+def test_in_a_step_boundary_heads_run_around_labels_only(settings: Settings) -> None:
+    longer = Shape(channels=8, classes=3, snippets=4096)
+    step, batch = (
+        count_pass(f"student {unit}", settings, longer).gflop for unit in ("step", "batch")
+    )
+    # Forward and, for two gradients, backward: three times, less three quarters of the heads' share.
+    assert 1 < step / batch < 2
+
+
 def test_a_student_that_pads_sees_its_full_length(settings: Settings) -> None:
     longer = settings.student.model_copy(update={"global_mean": "padded"})
     padded = settings.model_copy(update={"student": longer})
