@@ -6,6 +6,7 @@ import pandas as pd
 
 from fustal_core.scale_estimate import Corpus, Measured
 from fustal_core.scale_parts import AT_REST
+from fustal_core.scale_passes import LABELS
 
 LINEAR = 1.1
 """An exponent above this counts as more than linear."""
@@ -119,8 +120,10 @@ def _reasoning(measured: Measured, corpus: Corpus) -> str:
         "costs what its networks cost at that size, one pass through which was timed on this machine "
         "with random features, and what the same unit cost above at few channels, less the networks' "
         "share there. Beside it: what the operations of the networks alone would take at the machine's "
-        f"{measured.rates.gflops:.0f} GFLOP/s. Worked out, not measured: no feature of the real data "
-        "was at hand."
+        f"{measured.rates.gflops:.0f} GFLOP/s. In a step of the student the boundary heads run around "
+        f"{LABELS} labels of each video, as many as the default run's have in a batch; everywhere, thus "
+        "at most, where the average labels a batch. Worked out, not measured: no feature of the real "
+        "data was at hand."
     )
 
 
