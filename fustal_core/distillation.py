@@ -23,6 +23,7 @@ from fustal_core.student_inference import (
     Found,
     best_first,
     find_candidates,
+    joined,
     rank_in_video,
     suppress,
 )
@@ -80,12 +81,21 @@ def find_ema_labels(average: AveragedModel, batch: Batch, settings: StudentSetti
 
     Full inference with soft-NMS, then scores above ema_label_threshold, or a video's best detection
     where none passes. Soft-NMS only lowers scores and picks them in falling order, so a candidate
-    below the threshold can neither pass nor change one that does: they are left out beforehand.
+    below the threshold can neither pass nor change one that does: they are not even decoded, but in
+    videos that have no other.
     """
-    found = find_candidates(average.module, batch.features, batch.mask, settings)
-    found = best_first(found, found.video)
-    best = rank_in_video(found.video) == 0
-    found = suppress(found[best | (found.scores > settings.ema_label_threshold)], settings)
+    network, features, mask = average.module, batch.features, batch.mask
+    least = max(settings.ema_label_threshold, settings.score_threshold)
+    found = find_candidates(network, features, mask, settings, above=least)
+    others = torch.ones(len(features), dtype=torch.bool, device=features.device)
+    others[found.video] = False
+    (videos,) = others.nonzero(as_tuple=True)
+    if len(videos):
+        below = find_candidates(network, features[videos], mask[videos], settings)
+        below = best_first(below, below.video)
+        best = below[rank_in_video(below.video) == 0]
+        found = joined([found, replace(best, video=videos[best.video])])
+    found = suppress(found, settings)
     best = rank_in_video(found.video) == 0
     return found[best | (found.scores > settings.ema_label_threshold)]
 

@@ -121,8 +121,8 @@ def _reasoning(measured: Measured, corpus: Corpus) -> str:
         "with random features, and what the same unit cost above at few channels, less the networks' "
         "share there. Beside it: what the operations of the networks alone would take at the machine's "
         f"{measured.rates.gflops:.0f} GFLOP/s. In a step of the student the boundary heads run around "
-        f"{LABELS} labels of each video, as many as the default run's have in a batch; everywhere, thus "
-        "at most, where the average labels a batch. Worked out, not measured: no feature of the real "
+        f"{LABELS} labels in each video, as in the default run's crops; where videos are searched, they "
+        "run everywhere, thus at most. Worked out, not measured: no feature of the real "
         "data was at hand."
     )
 

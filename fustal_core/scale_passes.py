@@ -30,9 +30,9 @@ OPTIMISER_PASSES = 7
 EMA_PASSES = 3
 KINDS = ("generator step", "generator video", "student step", "student batch", "student video")
 """A step is a forward and a backward pass of a batch; the others go forward only. A student's video is
-searched, too. Its boundary heads run around the labels' positions in a step, else everywhere."""
+searched, too. The boundary heads run around labels in a step, else they are counted everywhere."""
 LABELS, POSITIONS = 4, 3
-"""Of a video in a student's step, as in the default run's crops, and positions that learn each label."""
+"""In each video of a student's step, as in the default run's crops; and positions that learn each."""
 
 
 @dataclass(frozen=True)
@@ -152,7 +152,7 @@ def _student(
         model = TriDet(shape.channels, shape.classes, own).eval()
         features = torch.rand(1 if unit == "video" else own.batch_size, length, shape.channels)
         mask = torch.ones(features.shape[:2], dtype=torch.bool)
-    rows = _rows_of_labels(own, len(features), length, device)
+    rows = _rows_of_labels(own, len(features), length, device) if unit == "step" else None
 
     def step() -> None:
         output = model.locate(model.classify(features, mask), rows)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from fustal_core.features import FeatureStore
 from fustal_core.progress import Progress
-from fustal_core.student import PyramidGrid, TriDet, decode_offsets
+from fustal_core.student import Classified, TriDet, decode_offsets
 from fustal_core.student_batches import pad_features
 from fustal_core.suppression import soft_nms_of_groups
 from fustal_core.trident_reach import boundary_rows
@@ -68,7 +68,11 @@ class Entries(NamedTuple):
 
 
 def find_candidates(
-    model: TriDet, features: Tensor, mask: Tensor, settings: StudentSettings
+    model: TriDet,
+    features: Tensor,
+    mask: Tensor,
+    settings: StudentSettings,
+    above: float | None = None,
 ) -> Found:
     """The segments of :func:`best_entries`, if longer than min_length_grid.
 
@@ -76,9 +80,11 @@ def find_candidates(
         model: in eval mode.
         features, mask: (B, T, D) and (B, T) of a batch, as the model takes them.
         settings: of the student.
+        above: what scores must exceed; None: score_threshold.
     """
+    above = settings.score_threshold if above is None else above
     said = model.classify(features, mask)
-    best = best_entries(said.class_logits, said.mask, said.grid, settings)
+    best = best_entries(said, settings.pre_nms_top_k, above)
     decoded = torch.zeros_like(said.mask)
     decoded[best.video, best.position] = True
     output = model.locate(said, boundary_rows(decoded, model.bins))
@@ -90,23 +96,15 @@ def find_candidates(
     return found[distances.sum(1) * stride > settings.min_length_grid]
 
 
-def best_entries(
-    class_logits: Tensor, mask: Tensor, grid: PyramidGrid, settings: StudentSettings
-) -> Entries:
-    """The pre_nms_top_k best pairs of each level and video, of scores above score_threshold.
-
-    Args:
-        class_logits: (B, L, C). mask: (B, L) bool.
-        grid: where the positions stand.
-        settings: of the student.
-    """
-    scores = torch.sigmoid(class_logits) * mask[..., None]
+def best_entries(said: Classified, most: int, above: float) -> Entries:
+    """The best pairs of each level and video, ``most`` of them, of scores above ``above``."""
+    scores = torch.sigmoid(said.class_logits) * said.mask[..., None]
     C = scores.shape[2]
     parts = []
-    for level in grid.slices():
+    for level in said.grid.slices():
         flat = scores[:, level].flatten(1)  # (B, T_l * C)
-        best, index = flat.topk(min(settings.pre_nms_top_k, flat.shape[1]), dim=1)
-        video, column = (best > settings.score_threshold).nonzero(as_tuple=True)
+        best, index = flat.topk(min(most, flat.shape[1]), dim=1)
+        video, column = (best > above).nonzero(as_tuple=True)
         index = index[video, column]
         parts.append((video, level.start + index // C, index % C, best[video, column]))
     return Entries(*(torch.cat(part) for part in zip(*parts, strict=True)))
@@ -222,10 +220,10 @@ def detect_batch(
         found = find_candidates(model, *batch, settings)
         parts.append(replace(found, video=found.video + len(done)))
         done += own
-    return _to_frame(suppress(_joined(parts), settings), done, store, classes, durations_s)
+    return _to_frame(suppress(joined(parts), settings), done, store, classes, durations_s)
 
 
-def _joined(parts: list[Found]) -> Found:
+def joined(parts: list[Found]) -> Found:
     """All that was found, one part behind the other."""
     return Found(*(torch.cat([getattr(p, field.name) for p in parts]) for field in fields(Found)))
 

@@ -205,7 +205,7 @@ def student_loss(
     hits = targets.classes * output.mask[..., None]
     num_positives = (hits.sum(-1) > 0).sum().clamp(min=1)
     normaliser = NORMALISER_MOMENTUM * normaliser + (1 - NORMALISER_MOMENTUM) * num_positives
-    # How many entries are positive is a number that a GPU is waited for.
+    # A GPU is waited for, to know how many entries are positive.
     video, position, label = hits.nonzero(as_tuple=True)
     predicted = decode_offsets(output, video, position, label)
     wanted = targets.distances[video, position]

@@ -1,6 +1,6 @@
 """The boundary heads where they are read: around the positions to be decoded, nowhere else.
 
-Segments are decoded at few positions: in training at the positive ones, 2 of 100. A trident head reads
+In training, segments are decoded at few positions: the positive ones, 2 of 100. A trident head reads
 the logits up to 16 positions to one side of such a position, the offsets there alone, and what a head
 says at a position depends on three to either side. All else is never read and has no gradient, so the
 three heads, which would be more than a third of a step, run on those positions laid end to end.
@@ -23,11 +23,11 @@ FILLED_TO = 128
 
 
 class Rows(NamedTuple):
-    """Positions of a batch, laid end to end with a gap where a video ends.
+    """Positions of a batch, laid end to end with an empty row where a video ends.
 
     Attributes:
         index: (N,) row of (B L, C).
-        exists: (N, 1) bool, False in gaps and in what the rows are filled up with.
+        exists: (N, 1) bool, False in those empty rows and in what the rows are filled up with.
     """
 
     index: Tensor
@@ -56,11 +56,11 @@ def boundary_rows(decoded: Tensor, bins: int) -> BoundaryRows:
 def _rows(decoded: Tensor, before: int, after: int) -> Rows:
     """All from ``before`` positions ahead of a decoded one to ``after`` behind it, and what they see.
 
-    Levels are not looked at: the gap between two is taken along.
+    Levels are not looked at: the gap between two is a position like any other.
     """
     L = decoded.shape[1]
     before, after = before + HEAD_REACH, after + HEAD_REACH
-    near = F.pad(decoded.float(), (after, before + 1))[:, None]  # one place more: the gap
+    near = F.pad(decoded.float(), (after, before + 1))[:, None]  # one place more: the empty row
     near = F.max_pool1d(near, before + after + 1, stride=1)[:, 0] > 0  # (B, L + 1)
     near[:, L] = True
     video, position = near.nonzero(as_tuple=True)
