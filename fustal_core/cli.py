@@ -129,6 +129,7 @@ def run(
     from fustal_core.jobs import offered, worker_count
     from fustal_core.pipeline import choose_stages, run_notebooks
     from fustal_core.rundir import (
+        CACHE,
         claim_run_dir,
         default_run_dir,
         resolve_data,
@@ -136,24 +137,28 @@ def run(
         torch_device,
         with_recorded_extent,
     )
-    from fustal_core.workers import connect
+    from fustal_core.stages import load_data
+    from fustal_core.workers import begin_slow_imports, connect
 
     overrides = resolve_overrides(overrides)
     settings = make_settings(resolve_data(data), profile, seed, overrides)
     torch_device(settings)
     if scheduler:
         connect(scheduler).close()  # before anything is read or written
-    chosen = choose_stages(stages or [])
+    chosen, workers = choose_stages(stages or []), workers or worker_count(settings)
     folder = run_dir or default_run_dir(settings)
     if not force:
         settings = with_recorded_extent(folder, settings, overrides)
     try:
         with resumable():
             refuse_second_run(folder)  # at once, before the data is read
+            if not scheduler and workers > 1:
+                begin_slow_imports()
             fingerprint = cli_data.fingerprint_of_sound_data(settings)
             with run_lock(folder):
                 claim_run_dir(folder, settings, force=force)
-                own = offered(scheduler, workers or worker_count(settings))
+                fingerprint = fingerprint or load_data(settings, folder / CACHE).fingerprint
+                own = offered(scheduler, workers)
                 run_notebooks(chosen, settings, overrides, folder, fingerprint, own, say=to_stderr)
     except NotebookError as error:
         raise SystemExit(_fail(error, 1)) from None

@@ -38,7 +38,7 @@ def check(
 def fingerprint_of_sound_data(settings: Settings) -> str:
     """Check a run's data and say what is odd; with a problem, report all of them and end with status 1.
 
-    Nothing of the data is kept.
+    Nothing of the data is kept. Simulated data have no fingerprint before they are drawn: it is empty.
 
     Raises:
         DataError: ``evaluation`` leaves out of the test what is not there, all of it, or by a list that
@@ -51,11 +51,14 @@ def fingerprint_of_sound_data(settings: Settings) -> str:
     if settings.evaluation.ambiguous:
         read_ambiguous(resolve_file(settings.evaluation.ambiguous))
     if settings.data == "simulated":
-        from fustal_core.stages import load_data
+        from fustal_core.simulated_videos import truth_frame
+        from fustal_core.simulator import plan_simulation
 
-        dataset = load_data(settings)
-        check_excluded(settings.evaluation.exclude, dataset.truth("test"))
-        return dataset.fingerprint
+        videos = plan_simulation(settings.simulation, settings.seed).videos
+        check_excluded(
+            settings.evaluation.exclude, truth_frame(v for v in videos if v.subset == "test")
+        )
+        return ""
     from fustal_core.check import check_folder, to_text
     from fustal_core.progress import show_progress, to_stderr
 

@@ -40,7 +40,7 @@ SOURCES = {path.stem: path.read_text(encoding="utf-8") for path in PACKAGE.glob(
 """The package's modules, by name, as they were when this process began."""
 PROVENANCE = "provenance.json"
 CACHE = "cache"
-"""Folder of a run directory for features that exceed the memory that was granted."""
+"""Folder of a run directory for simulated features, and for others that exceed the granted memory."""
 _VERSIONS = ("torch", "numpy", "scipy", "pandas", "matplotlib", "papermill")
 
 

@@ -9,7 +9,7 @@ alone: CoLA's generator has about the mAP on this data that it has on THUMOS'14.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from copy import deepcopy
 from dataclasses import dataclass
 from hashlib import sha256
@@ -145,34 +145,16 @@ def simulate(
         DataError: annotations of which no data set can be made, with every problem.
     """
     simulation = plan_simulation(settings, seed, annotations)
-    stores = _empty_stores(simulation)
-    for done, (video, *arrays) in enumerate(simulated_features(simulation), start=1):
-        for store, features in zip(stores, arrays, strict=False):
-            first, count = store.offsets[video.name]
-            store.array[first : first + count] = torch.from_numpy(features)
-        if progress is not None:
-            progress(done, len(simulation.videos), video.name)
-    videos, segments = videos_frame(simulation.videos), truth_frame(simulation.videos)
-    digest = sha256(videos.to_json().encode())
-    digest.update(segments.to_json().encode())
-    digest.update(stores[-1].array.numpy().data)
-    return Dataset(
-        name=simulation.name,
-        origin="simulated",
-        classes=simulation.classes,
-        videos=videos,
-        segments=segments,
-        generator_features=stores[0],
-        student_features=stores[-1],
-        fingerprint=digest.hexdigest(),
-        points=draw_points(simulation.videos, seed)[list(POINT_COLUMNS)],
-    )
+    stores = drawn_features(simulation, progress)
+    return dataset_of(simulation, stores, fingerprint_of(simulation, stores))
 
 
-def _empty_stores(simulation: Simulation) -> list[FeatureStore]:
-    """Stores of the right size for the generator's and the student's features, to be filled.
+def feature_stores(
+    simulation: Simulation, array_of: Callable[[tuple[int, int]], np.ndarray]
+) -> list[FeatureStore]:
+    """Stores of the generator's and the student's features, one alone where they share it.
 
-    One alone where they share it.
+    array_of: gives each of them in turn its float32 array of a shape.
     """
     names = [video.name for video in simulation.videos]
     counts = np.array([simulation.snippet_counts(video) for video in simulation.videos])
@@ -187,6 +169,41 @@ def _empty_stores(simulation: Simulation) -> list[FeatureStore]:
     for column, stride in enumerate(strides[:1] if settings.shared_features else strides):
         spans = zip(starts[:, column].tolist(), counts[:, column].tolist(), strict=True)
         offsets = dict(zip(names, spans, strict=True))
-        array = torch.empty(int(counts[:, column].sum()), settings.feature_dim)
+        array = torch.from_numpy(array_of((int(counts[:, column].sum()), settings.feature_dim)))
         stores.append(FeatureStore(array, offsets, stride, WINDOW_FRAMES, rates[column]))
     return stores
+
+
+def drawn_features(simulation: Simulation, progress: Progress | None = None) -> list[FeatureStore]:
+    """Draw the features of a simulation: the stores of :func:`feature_stores`, in memory."""
+    stores = feature_stores(simulation, lambda shape: np.empty(shape, np.float32))
+    for done, (video, *arrays) in enumerate(simulated_features(simulation), start=1):
+        for store, features in zip(stores, arrays, strict=False):
+            first, count = store.offsets[video.name]
+            store.array.numpy()[first : first + count] = features
+        if progress is not None:
+            progress(done, len(simulation.videos), video.name)
+    return stores
+
+
+def fingerprint_of(simulation: Simulation, stores: list[FeatureStore]) -> str:
+    """sha256, hexadecimal, of annotations and features."""
+    digest = sha256(videos_frame(simulation.videos).to_json().encode())
+    digest.update(truth_frame(simulation.videos).to_json().encode())
+    digest.update(stores[-1].array.numpy().data)
+    return digest.hexdigest()
+
+
+def dataset_of(simulation: Simulation, stores: list[FeatureStore], fingerprint: str) -> Dataset:
+    """The data set of a simulation whose features were drawn."""
+    return Dataset(
+        name=simulation.name,
+        origin="simulated",
+        classes=simulation.classes,
+        videos=videos_frame(simulation.videos),
+        segments=truth_frame(simulation.videos),
+        generator_features=stores[0],
+        student_features=stores[-1],
+        fingerprint=fingerprint,
+        points=draw_points(simulation.videos, simulation.seed)[list(POINT_COLUMNS)],
+    )

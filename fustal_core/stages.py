@@ -19,6 +19,7 @@ import torch
 from fustal_core.config import Settings, make_settings, override
 from fustal_core.data import Dataset, load_dataset
 from fustal_core.features import FeatureStore
+from fustal_core.kept_simulation import kept_simulation
 from fustal_core.left_out import check_excluded, leave_out
 from fustal_core.locks import making_lock, run_lock
 from fustal_core.made_from import (
@@ -119,14 +120,18 @@ def one_thread() -> Iterator[None]:
 def load_data(settings: Settings, cache: Path | None = None) -> Dataset:
     """The data of a run: simulated from its seed, or read and checked from its folder.
 
-    cache: folder for the features that exceed ``features.memory_gb``; None: all in memory.
+    cache: folder for simulated features, and for those of a data folder that exceed
+        ``features.memory_gb``; None: all in memory.
 
     Raises:
         DataError: every problem of the folder.
     """
     if settings.data == "simulated":
         with show_progress("simulating the data") as progress:
-            return simulate(settings.simulation, settings.seed, progress)
+            what = settings.simulation, settings.seed
+            if cache is None:
+                return simulate(*what, progress)
+            return kept_simulation(*what, cache / "simulated", progress)
     with show_progress("reading the features") as progress:
         return load_dataset(
             Path(settings.data),
@@ -258,7 +263,8 @@ class Study:
 
     def _read_data(self) -> Dataset:
         _ = self._ambiguous  # a bad list is refused before the data is read
-        dataset = load_data(self.settings, self.run_dir / CACHE)
+        # What is measured on other simulated data alone is not worth its room on the disk.
+        dataset = load_data(self.settings, None if self.base else self.run_dir / CACHE)
         check_excluded(self.settings.evaluation.exclude, dataset.truth("test"))
         generator = self._on_device(dataset.generator_features)
         shared = dataset.student_features is dataset.generator_features

@@ -6,11 +6,13 @@ Workers read and write the run directory: on a cluster it lies on a file system 
 from __future__ import annotations
 
 import logging
+import multiprocessing
 import os
 import resource
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from multiprocessing import forkserver
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +20,7 @@ import torch
 
 from fustal_core.config import SettingsError
 from fustal_core.data import Dataset
+from fustal_core.environment import environment
 from fustal_core.memory import keep_freed_memory
 from fustal_core.progress import reported_to
 from fustal_core.rundir import all_code
@@ -36,6 +39,9 @@ _DEATHS = 6
 _ALONE = Lock()
 """Held by a worker's job: torch's random numbers and threads are those of the whole process."""
 _VISIBLE = "CUDA_VISIBLE_DEVICES"
+_ONE_THREAD = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "MKL", "OPENBLAS")}
+"""What workers begin with. Dask sets it in this process, so the kernels of notebooks have it, too.
+Its own setting has them hand back all that is freed: they took twice as long to simulate the data."""
 _SLOW_IMPORTS = ["distributed", "fustal_core.workers", "scipy.signal", "torch._dynamo"]
 """What takes a worker some eight seconds of its processor: training imports the last, simulating the
 one before."""
@@ -60,7 +66,6 @@ def local_cluster(workers: int) -> Iterator[str]:
     """
     import dask
     from distributed import Nanny, SpecCluster
-    from distributed.utils import get_mp_context
 
     here = {"host": "127.0.0.1"}  # workers run whatever they are sent: nobody else may send
     common = here | {"nthreads": 1, "memory_limit": 0, "silence_logs": logging.ERROR}
@@ -75,14 +80,12 @@ def local_cluster(workers: int) -> Iterator[str]:
         "distributed.scheduler.allowed-failures": _DEATHS,
         "distributed.scheduler.worker-saturation": 1.0,  # no job is at hand of a worker that has one
         "distributed.admin.tick.interval": "1s",  # each process looks at its clock 50 times a second
-        # All fork from one process that imported what they need. CUDA does not live through a fork.
-        "distributed.worker.multiprocessing-method": (
-            "forkserver" if sys.platform == "linux" and not gpus else "spawn"
-        ),
+        "distributed.nanny.pre-spawn-environ": _ONE_THREAD,
+        "distributed.worker.multiprocessing-method": ("forkserver" if _workers_fork() else "spawn"),
     }
     _allow_many_open_files()
+    begin_slow_imports()
     with dask.config.set(own_way):
-        get_mp_context().set_forkserver_preload(_SLOW_IMPORTS)
         try:
             cluster = SpecCluster(
                 workers={i: {"cls": Nanny, "options": common | x} for i, x in enumerate(places)},
@@ -93,6 +96,19 @@ def local_cluster(workers: int) -> Iterator[str]:
             raise SettingsError(f"--workers: {workers} could not be started: {error}") from None
         with cluster:
             yield cluster.scheduler_address
+
+
+def _workers_fork() -> bool:
+    """Whether workers fork from one process that imported what they need; CUDA does not outlive that."""
+    return sys.platform == "linux" and not torch.cuda.device_count()
+
+
+def begin_slow_imports() -> None:
+    """Start the process that workers fork from, if they do: it imports while this one goes on."""
+    if _workers_fork():
+        multiprocessing.set_forkserver_preload(_SLOW_IMPORTS)
+        with environment(**_ONE_THREAD):
+            forkserver.ensure_running()
 
 
 def _one_queue() -> type[Scheduler]:

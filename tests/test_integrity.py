@@ -21,8 +21,10 @@ from filelock import FileLock
 
 from fustal_core.config import make_settings
 from fustal_core.files import partial_folders
+from fustal_core.kept_simulation import kept_simulation
 from fustal_core.locks import RunDirectoryBusyError, making_lock, refuse_second_run, run_lock
 from fustal_core.pipeline import run_notebooks
+from fustal_core.rundir import CACHE
 
 SETTINGS = {"generation.iterations": 60, "generation.checkpoint_every": 5, "student.epochs": 3}
 ASSIGNMENTS = [part for name, value in SETTINGS.items() for part in ("--set", f"{name}={value}")]
@@ -266,17 +268,28 @@ def run_with_small_files(limit: int, *arguments: str | Path) -> subprocess.Compl
     )
 
 
+def draw_data(run_dir: Path) -> None:
+    """What a run begins with, while there is space."""
+    kept_simulation(make_settings(profile="smoke").simulation, 0, run_dir / CACHE / "simulated")
+
+
 def test_out_of_space_it_says_where_and_goes_on_with_space(
     undisturbed: Path, tmp_path: Path
 ) -> None:
-    result = run_with_small_files(40_000, *GENERATION, "--run-dir", tmp_path)
-    assert_refused(result, 1, "File too large", "01_generation.ipynb")
+    for limit, fragments in (
+        (200_000, ["cache/simulated/student.bin: File too large"]),
+        (40_000, ["File too large", "01_generation.ipynb"]),
+    ):
+        result = run_with_small_files(limit, *GENERATION, "--run-dir", tmp_path)
+        assert_refused(result, 1, *fragments)
+        draw_data(tmp_path)
     assert fustal(*GENERATION, "--run-dir", tmp_path).returncode == 0
     assert generation_part(tmp_path) == generation_part(undisturbed)
 
 
 def test_out_of_space_for_a_checkpoint(tmp_path: Path) -> None:
     wide = ["--set", "generation.hidden_channels=1024"]  # 0.6 MB with Adam's moments
+    draw_data(tmp_path)
     result = run_with_small_files(300_000, *GENERATION, *wide, "--run-dir", tmp_path)
     assert_refused(result, 1, "OSError", "File too large", "checkpoint.pt")
     assert not list((tmp_path / "01_generation").rglob("made.json"))

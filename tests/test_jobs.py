@@ -21,6 +21,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from cli_helpers import wait_for, wait_until
@@ -197,6 +198,7 @@ def test_jobs_make_what_the_study_reads(reference: Study, monkeypatch: pytest.Mo
     assert not cola.generation().train.empty
     assert not reference.other("data-seed1", seed=1).generation().train.empty
     assert set(made(reference.run_dir)) == {
+        "cache/simulated",
         "01_generation/cross-video",
         "01_generation/cola",
         "03_training/selected_phase_one",
@@ -540,13 +542,32 @@ def how_it_began() -> tuple[int, set[str], set[str]]:
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere workers are not forked")
 def test_workers_fork_from_one_process_that_has_the_slow_imports() -> None:
     """Of a cluster of its own: that of the other tests has what their jobs imported."""
+    workers.begin_slow_imports()
+    importing = {process.pid for process in psutil.Process().children()}
     with jobs.local_cluster(2) as address, Client(address) as client:
         before_any_job = client.run(how_it_began).values()
     parents, modules, named = zip(*before_any_job, strict=True)
+    assert set(parents) <= importing
     assert len(parents) == 2
     assert len(set(parents) - {os.getpid()}) == 1
     assert set.intersection(*modules) >= {"torch._dynamo", "scipy.signal", "fustal_core.making"}
-    assert set.intersection(*named) >= {"MALLOC_TRIM_THRESHOLD_", "THP_MEM_ALLOC_ENABLE"}
+    assert set.intersection(*named) >= {"OMP_NUM_THREADS", "THP_MEM_ALLOC_ENABLE"}
+
+
+def test_what_workers_are_told_does_no_harm_to_the_kernels_that_start_beside_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Dask sets it in this process; of its own, one makes a kernel hand back all that it frees."""
+    for name in ("MALLOC_TRIM_THRESHOLD_", "OMP_NUM_THREADS"):
+        monkeypatch.delenv(name, raising=False)
+    with jobs.local_cluster(1) as address, Client(address) as client:
+        client.wait_for_workers(1)
+        program = "import os; print(*os.environ)"
+        told = subprocess.run(
+            [sys.executable, "-c", program], capture_output=True, text=True, check=True
+        )
+    assert "OMP_NUM_THREADS" in told.stdout.split()
+    assert "MALLOC_TRIM_THRESHOLD_" not in told.stdout.split()
 
 
 @pytest.mark.skipif(not memory._glibc(), reason="only glibc lets one ask for it")
