@@ -22,7 +22,7 @@ from fustal_core.reference_proposals import soft_nms_by_loops
 from fustal_core.reference_student import network_by_levels
 from fustal_core.reference_student_loss import Given, PlainStudent, student_loss_by_positions
 from fustal_core.stage_settings import StudentSettings
-from fustal_core.student import StudentOutput, TriDet
+from fustal_core.student import StudentOutput, TriDet, make_grid
 from fustal_core.student_batches import (
     Batch,
     TrainingSet,
@@ -123,6 +123,7 @@ def student_loss_case(inputs: Inputs) -> Case:
     model = confident_student(inputs, settings)
     with torch.no_grad():
         output = model(batch.features, batch.mask)
+    grid = make_grid(sizes.student_length, settings.levels, torch.device("cpu"))
     names = ("class_logits", "start_logits", "end_logits", "offsets")
     heads = {name: getattr(output, name).detach().requires_grad_() for name in names}
     found = replace(output, **heads)
@@ -133,8 +134,7 @@ def student_loss_case(inputs: Inputs) -> Case:
         return [loss.detach(), *gradients]
 
     def ours() -> list[Tensor]:
-        segments, labels = stack_labels(batch.given, batch.mask.device)
-        targets = assign_labels(output.grid, segments, labels, sizes.classes)
+        targets = assign_labels(grid, *stack_labels(batch.given), sizes.classes)
         loss = student_loss(found, targets, batch.video_labels, start, mil_dropout=0.0)
         return with_gradients(loss.total)
 

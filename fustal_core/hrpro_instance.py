@@ -123,7 +123,8 @@ def roi_pool(
         features: (N, D), the videos one below the other.
         first_row: (M,) integers, where each roi's video begins in ``features``.
         lengths: (M,) integers >= 1, its number of snippets T.
-        rois: (M, 2) start and end in snippets, anywhere.
+        rois: (M, 2) start and end in snippets, anywhere. All three on one device: the CPU, or else a GPU
+            is waited for.
         bins: K.
 
     Returns:
@@ -132,7 +133,7 @@ def roi_pool(
     start = rois[:, 0] - 0.5
     size = ((rois[:, 1] - 0.5) - start).clamp(min=1) / bins  # of a bin
     samples = size.ceil().long()  # in each bin of a roi
-    # How many samples there are in all is read here: a GPU is waited for, once in a step.
+    # How many samples there are in all is read here.
     roi, within = _ragged_rows(samples * bins)
     step, own = within % samples[roi], samples[roi]
     position = start[roi] + within // own * size[roi] + (step + 0.5) * size[roi] / own
@@ -146,13 +147,9 @@ def roi_pool(
     # Every bin is one bag of twice as many rows as it has samples, so that nothing is padded to the
     # longest roi, and no (samples, D) table is ever made.
     sizes = 2 * samples.repeat_interleave(bins, output_size=bins * len(samples))
-    pooled = F.embedding_bag(
-        rows.flatten(),
-        features,
-        sizes.cumsum(0) - sizes,
-        mode="sum",
-        per_sample_weights=weights.flatten().to(features.dtype),
-    )
+    places = (rows.flatten(), sizes.cumsum(0) - sizes, weights.flatten().to(features.dtype))
+    bags, begin, shares = (to_device(x, features.device) for x in places)
+    pooled = F.embedding_bag(bags, features, begin, mode="sum", per_sample_weights=shares)
     return pooled.view(len(rois), bins, features.shape[1])
 
 

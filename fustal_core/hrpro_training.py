@@ -168,7 +168,7 @@ def _look_at_examples(model: HRPro, points: PointSupervision) -> Callable[[], di
 
 @dataclass(frozen=True)
 class InstanceExamples:
-    """What stage 2 learns from in one video, each (n, 2) in snippet units.
+    """What stage 2 learns from in one video, each (n, 2) in snippet units, on the CPU.
 
     Attributes:
         proposals: PP, all proposals, and NP, spans of background.
@@ -213,7 +213,7 @@ def instance_examples(
         own, best = (_snippet_units(rows.get(video), step_s) for rows in (by_video, reliable))
         spans = negative_proposals(seeds.background.cpu().numpy() > 0, len(own) // 2, rng)
         both = torch.cat([own, torch.as_tensor(spans, dtype=torch.float32)])
-        examples.append(InstanceExamples(both.to(device), best.to(device)))
+        examples.append(InstanceExamples(both, best))
     return examples
 
 
@@ -252,8 +252,9 @@ def instance_task(
     steps = -(-len(points.videos) // settings.batch_size)
 
     def losses(batch: list[int], rng: torch.Generator, _: torch.Generator) -> Tensor:
+        # Segments stay on the CPU: they decide how much is pooled, for which a GPU would be waited for.
         features = [to_device(store[points.videos[i]], device) for i in batch]
-        lengths = to_device(torch.tensor([len(own) for own in features]), device)
+        lengths = torch.tensor([len(own) for own in features])
         first = lengths.cumsum(0) - lengths
         own = [_at_most(examples[i].proposals, settings.max_proposals, rng) for i in batch]
         segments, video = _joined(own)
@@ -261,6 +262,8 @@ def instance_task(
         whole = model.snippet.model_features(torch.cat(features)[None])[0]
         rois = extend(segments, settings.extension)
         pooled = roi_pool(whole, first[video], lengths[video], rois)
+        known = (segments, video, reliable, reliable_video)
+        segments, video, reliable, reliable_video = (to_device(x, device) for x in known)
         with seeded(_draw_seed(rng), device):
             output = model.instance(pooled, segments)
         found = instance_loss(output, segments, video, reliable, reliable_video, settings, rng)
@@ -281,11 +284,11 @@ def _at_most(segments: Tensor, limit: int, rng: torch.Generator) -> Tensor:
     if len(segments) <= limit:
         return segments
     chosen = torch.randperm(len(segments), generator=rng)[:limit]
-    return segments[to_device(chosen, segments.device)]
+    return segments[chosen]
 
 
 def _joined(parts: list[Tensor]) -> tuple[Tensor, Tensor]:
     """All rows (M, 2) of some videos, and of which video each is, (M,)."""
     counts = torch.tensor([len(part) for part in parts])
     video = torch.arange(len(parts)).repeat_interleave(counts)
-    return torch.cat(parts), to_device(video, parts[0].device)
+    return torch.cat(parts), video

@@ -23,7 +23,7 @@ from fustal_core.generator import CrossVideoGenerator
 from fustal_core.stage_settings import StudentSettings
 from fustal_core.student import TriDet, make_grid
 from fustal_core.student_inference import find_candidates, suppress
-from fustal_core.trident_reach import BoundaryRows, Rows, boundary_rows
+from fustal_core.trident_reach import BoundaryRows, boundary_rows
 
 OPTIMISER_PASSES = 7
 """Over the weights, by Adam: weight, gradient and two moments read, weight and moments written."""
@@ -178,8 +178,7 @@ def _rows_of_labels(
     every = -(-length // LABELS)
     for offset in range(POSITIONS):
         decoded[:, offset:length:every] = True
-    rows = boundary_rows(decoded, settings.bins)
-    return BoundaryRows(*(Rows(*(x.to(device) for x in part)) for part in rows))
+    return boundary_rows(decoded, settings.bins, device)
 
 
 class _Traffic(TorchDispatchMode):

@@ -206,10 +206,10 @@ class TriDet(nn.Module):
             features: (B, T, D), T a multiple of 2^(levels - 1).
             mask: (B, T) bool.
             rng: draws the dropped paths in training, on the features' device.
-            decoded: (B, L) bool, the positions that will be decoded; None: any.
+            decoded: (B, L) bool, the positions that will be decoded; None: any. If they lie on a GPU, it
+                is waited for.
         """
-        # Before all else, for a GPU has less to finish while it is waited for.
-        rows = None if decoded is None else boundary_rows(decoded, self.bins)
+        rows = None if decoded is None else boundary_rows(decoded, self.bins, features.device)
         return self.locate(self.classify(features, mask, rng), rows)
 
     def classify(

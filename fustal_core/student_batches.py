@@ -206,12 +206,12 @@ def pad_features(
     return features, to_device(torch.arange(padded) < lengths[:, None], device)
 
 
-def stack_labels(given: list[GridLabels], device: torch.device) -> tuple[Tensor, Tensor]:
-    """Labels of B crops as segments (B, N, 2) and classes (B, N), -1 in empty places."""
+def stack_labels(given: list[GridLabels]) -> tuple[Tensor, Tensor]:
+    """Labels of B crops as segments (B, N, 2) and classes (B, N), -1 in empty places; on the CPU."""
     longest = max(len(labels.labels) for labels in given)
     segments = torch.zeros(len(given), longest, 2)
     classes = torch.full((len(given), longest), -1)
     for i, labels in enumerate(given):
         segments[i, : len(labels.labels)] = labels.segments
         classes[i, : len(labels.labels)] = labels.labels
-    return to_device(segments, device), to_device(classes, device)
+    return segments, classes

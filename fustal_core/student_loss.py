@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fustal_core.features import to_device
 from fustal_core.student import PyramidGrid, StudentOutput, decode_offsets
 
 CENTRE_RADIUS = 1.5
@@ -196,22 +197,27 @@ def student_loss(
 
     Args:
         output: of the network, asked for the positive positions at least.
-        targets: from :func:`assign_labels`.
+        targets: from :func:`assign_labels`, on the CPU: how many entries are positive is known there
+            without waiting for a GPU.
         video_labels: (B, C) multi-hot, the classes known to occur.
         normaliser: 0-d running number of positives; NORMALISER_START before the first batch.
         mil_weight, mil_k, mil_dropout: weight of L_MIL, and its options in :func:`video_loss`.
         rng: source of L_MIL's dropout.
     """
-    hits = targets.classes * output.mask[..., None]
-    num_positives = (hits.sum(-1) > 0).sum().clamp(min=1)
+    device = output.mask.device
+    positive = targets.classes.nonzero(as_tuple=True)
+    wanted = to_device(targets.distances[positive[:2]], device)
+    video, position, label = (to_device(index, device) for index in positive)
+    classes = torch.zeros(targets.classes.shape, dtype=targets.classes.dtype, device=device)
+    classes[video, position, label] = 1
+    num_positives = (classes.any(-1) & output.mask).sum().clamp(min=1)
     normaliser = NORMALISER_MOMENTUM * normaliser + (1 - NORMALISER_MOMENTUM) * num_positives
-    # A GPU is waited for, to know how many entries are positive.
-    video, position, label = hits.nonzero(as_tuple=True)
     predicted = decode_offsets(output, video, position, label)
-    wanted = targets.distances[video, position]
-    regression = diou_loss(predicted, wanted).sum() / normaliser
+    # In the padding there may be some: a video goes on for half a window behind its last position.
+    exists = output.mask[video, position].to(predicted.dtype)
+    regression = (diou_loss(predicted, wanted) * exists).sum() / normaliser
 
-    focal = focal_loss(output.class_logits, targets.classes) * output.mask[..., None]
+    focal = focal_loss(output.class_logits, classes) * output.mask[..., None]
     overlap = overlap_of_distances(predicted, wanted).detach()
     weight = torch.ones_like(focal)
     weight[video, position, label] = overlap**OVERLAP_POWER

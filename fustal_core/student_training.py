@@ -228,9 +228,9 @@ def _train_step(
     settings: StudentSettings,
     rng: torch.Generator,
 ) -> StudentLoss:
-    device = batch.mask.device
-    grid = make_grid(batch.mask.shape[1], settings.levels, device)
-    targets = assign_labels(grid, *stack_labels(batch.given, device), num_classes)
+    # Labels are given on the CPU and assigned there: a GPU is not waited for.
+    grid = make_grid(batch.mask.shape[1], settings.levels, torch.device("cpu"))
+    targets = assign_labels(grid, *stack_labels(batch.given), num_classes)
     loss = student_loss(
         state.model(batch.features, batch.mask, rng, targets.classes.any(2)),
         targets,

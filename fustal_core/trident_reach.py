@@ -10,8 +10,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from fustal_core.features import to_device
 
 if TYPE_CHECKING:
     from fustal_core.student import Head
@@ -42,15 +45,19 @@ class BoundaryRows(NamedTuple):
     end: Rows
 
 
-def boundary_rows(decoded: Tensor, bins: int) -> BoundaryRows:
-    """Where the boundary heads must run for some positions to be decoded. A GPU is waited for.
+def boundary_rows(
+    decoded: Tensor, bins: int, device: torch.device | str | None = None
+) -> BoundaryRows:
+    """Where the boundary heads must run for some positions to be decoded.
 
     Args:
-        decoded: (B, L) bool.
+        decoded: (B, L) bool; if they lie on a GPU, it is waited for.
         bins: how far a trident head reads, in positions.
+        device: of the rows; None: that of the positions.
     """
-    sides = ((0, 0), (bins, 0), (0, bins))
-    return BoundaryRows(*(_rows(decoded, before, after) for before, after in sides))
+    device = decoded.device if device is None else device
+    found = (_rows(decoded, *sides) for sides in ((0, 0), (bins, 0), (0, bins)))
+    return BoundaryRows(*(Rows(*(to_device(x, device) for x in rows)) for rows in found))
 
 
 def _rows(decoded: Tensor, before: int, after: int) -> Rows:

@@ -251,7 +251,7 @@ def test_batch_holds_the_crops_with_noise_and_zeros_behind() -> None:
         assert not batch.features[i, size:].any()
         assert batch.mask[i, :size].all()
     assert torch.equal(batch.video_labels, dataset.video_labels("train")[:3])
-    segments, labels = stack_labels(batch.given, CPU)
+    segments, labels = stack_labels(batch.given)
     for i, own in enumerate(batch.given):
         count = len(own.labels)
         assert torch.equal(segments[i, :count], own.segments)

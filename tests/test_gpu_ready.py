@@ -25,6 +25,7 @@ from fustal_core.generation import generator_task, propose
 from fustal_core.generator import CrossVideoGenerator, generator_loss
 from fustal_core.generator_training import Task
 from fustal_core.hrpro import HRPro, expand_points
+from fustal_core.hrpro_instance import HRProInstance, instance_loss, roi_pool
 from fustal_core.hrpro_loss import snippet_loss
 from fustal_core.hrpro_training import instance_task, snippet_task
 from fustal_core.mining import snippet_mask
@@ -32,7 +33,7 @@ from fustal_core.point_supervision import PointSupervision, supervision_of
 from fustal_core.student import make_grid
 from fustal_core.student_batches import TrainingSet, grid_labels, make_batch
 from fustal_core.student_blocks import SGPBlock
-from fustal_core.student_loss import assign_labels, video_loss
+from fustal_core.student_loss import assign_labels, student_loss, video_loss
 from fustal_core.student_training import _epoch_generators, _start, _train_step
 
 SMOKE = make_settings(profile="smoke")
@@ -110,7 +111,7 @@ def test_hr_pro_reads_its_seed_and_on_a_cpu_which_classes_have_seeds(
     assert found == {"_local_scalar_dense": 1, "nonzero": 1}
 
 
-def test_the_second_stage_reads_the_number_of_samples(
+def test_the_second_stage_reads_its_seed_and_its_proposals(
     points: PointSupervision, tiny_dataset: Dataset
 ) -> None:
     snippet = snippet_task(SMOKE.hr_pro, points, 0).model
@@ -118,7 +119,7 @@ def test_the_second_stage_reads_the_number_of_samples(
         snippet, tiny_dataset, "train", SMOKE.hr_pro, purpose="all", known=points.labels()
     )
     task = instance_task(SMOKE.hr_pro_instance, SMOKE.hr_pro, snippet, found, points, 0)
-    # Beside the seed: of which video each proposal is, which is made on the CPU, twice; and the samples.
+    # All on the CPU whatever the device: of which video each proposal is, twice, and the samples.
     counted = reads_of_task(task, [0, 1])
     assert counted == {"_local_scalar_dense": 1, "repeat_interleave": 3}
 
@@ -157,17 +158,44 @@ def test_on_a_device_that_is_no_cpu_the_video_loss_reads_nothing(k_from: str) ->
     assert logits.grad.shape == logits.shape
 
 
-def test_on_a_device_that_is_no_cpu_labels_are_assigned_without_a_read() -> None:
-    grid = make_grid(32, 3, torch.device("meta"))
-    segments = torch.empty(2, 5, 2, device="meta")
-    labels = torch.empty(2, 5, dtype=torch.long, device="meta")
-    assert assign_labels(grid, segments, labels, 3).classes.shape == (2, 58, 3)
+def test_on_a_device_that_is_no_cpu_the_second_stage_reads_nothing() -> None:
+    """What decides the number of samples lies on the CPU."""
+    rois = torch.tensor([[0.0, 40.0], [3.0, 7.0], [1.0, 30.0]])
+    first, lengths = torch.tensor([0, 0, 50]), torch.tensor([50, 50, 30])
+    features = torch.empty(80, 16, device="meta")
+    with torch.device("meta"):
+        network = HRProInstance(16)
+        segments, video, best = torch.empty(3, 2), torch.empty(3).long(), torch.empty(2, 2)
+        output = network(roi_pool(features, first, lengths, rois), segments)
+        of_best = torch.empty(2).long()
+    cpu = torch.Generator().manual_seed(0)
+    found = instance_loss(output, segments, video, best, of_best, SMOKE.hr_pro_instance, cpu)
+    found.total.backward()
+    assert network.fuse.weight.grad.shape == (16, 48)
+
+
+@pytest.mark.parametrize("padding", ["masked", "padded"])
+def test_on_a_device_that_is_no_cpu_the_student_reads_nothing(padding: str) -> None:
+    """Labels, and so where the boundary heads run and what is decoded, are known on the CPU."""
+    options = small_settings(global_mean=padding)
+    model = random_network(options).to("meta").train()
+    features, mask = (x.to("meta") for x in random_input([32, 19], 32))
+    segments = torch.tensor([[[2.0, 7.0], [5.0, 25.0]], [[1.0, 9.5], [12.0, 20.0]]])
+    grid = make_grid(32, options.levels, torch.device("cpu"))
+    targets = assign_labels(grid, segments, torch.tensor([[0, 1], [2, -1]]), 3)
+    assert targets.classes.any()
+    output = model(features, mask, None, targets.classes.any(2))
+    normaliser = torch.tensor(100.0, device="meta")
+    loss = student_loss(output, targets, torch.empty(2, 3, device="meta"), normaliser)
+    loss.total.backward()
+    for name, weight in model.named_parameters():
+        assert weight.grad is not None or not weight.requires_grad, name
 
 
 # --- student --------------------------------------------------------------------------------------
 
 
-def test_a_step_of_the_student_reads_how_many_positions_are_positive(
+def test_a_step_of_the_student_reads_its_labels(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(SGPBlock, "_has_depthwise", lambda _: True)  # asked on a CPU alone
@@ -181,8 +209,8 @@ def test_a_step_of_the_student_reads_how_many_positions_are_positive(
     state = _start(options, store.dim, len(data.classes), 3, 0, cpu)
     with CountReads() as mode:
         _train_step(state, batch, len(data.classes), options, rngs[1])
-    # Where each of three boundary heads must run, and what is decoded. On a CPU three more: the largest
-    # k of the video loss, and that no label is too small or large.
+    # On the CPU whatever the device: where each of three boundary heads must run, and what is decoded.
+    # On a CPU alone: the largest k of the video loss, and that no label is too small or large.
     assert mode.found == {"nonzero": 4, "_local_scalar_dense": 3}
 
 

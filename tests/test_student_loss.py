@@ -222,7 +222,7 @@ def test_loss_and_all_gradients_equal_the_released_network_and_loops_over_positi
     ]
     shown = torch.tensor([[1.0, 1, 1], [0, 1, 0], [1, 0, 0]])
     stacked = stack_labels(
-        [GridLabels(torch.tensor(a).reshape(-1, 2), torch.tensor(b).long()) for a, b in given], CPU
+        [GridLabels(torch.tensor(a).reshape(-1, 2), torch.tensor(b).long()) for a, b in given]
     )
     output = model(features, mask)
     targets = assign_labels(output.grid, *stacked, 3)
