@@ -130,6 +130,7 @@ def run(
     from fustal_core.pipeline import choose_stages, run_notebooks
     from fustal_core.rundir import (
         CACHE,
+        PROVENANCE,
         claim_run_dir,
         default_run_dir,
         resolve_data,
@@ -145,18 +146,19 @@ def run(
     torch_device(settings)
     if scheduler:
         connect(scheduler).close()  # before anything is read or written
-    chosen, workers = choose_stages(stages or []), workers or worker_count(settings)
+    chosen = choose_stages(stages or [])
+    workers = workers or worker_count(settings)
     folder = run_dir or default_run_dir(settings)
     if not force:
         settings = with_recorded_extent(folder, settings, overrides)
     try:
         with resumable():
             refuse_second_run(folder)  # at once, before the data is read
-            if not scheduler and workers > 1:
-                begin_slow_imports()
             fingerprint = cli_data.fingerprint_of_sound_data(settings)
             with run_lock(folder):
                 claim_run_dir(folder, settings, force=force)
+                if not scheduler and workers > 1 and not (folder / PROVENANCE).exists():
+                    begin_slow_imports()  # in a new directory all is due
                 fingerprint = fingerprint or load_data(settings, folder / CACHE).fingerprint
                 own = offered(scheduler, workers)
                 run_notebooks(chosen, settings, overrides, folder, fingerprint, own, say=to_stderr)

@@ -35,10 +35,10 @@ def check(
     raise SystemExit(0 if found.is_sound else 1)
 
 
-def fingerprint_of_sound_data(settings: Settings) -> str:
+def fingerprint_of_sound_data(settings: Settings) -> str | None:
     """Check a run's data and say what is odd; with a problem, report all of them and end with status 1.
 
-    Nothing of the data is kept. Simulated data have no fingerprint before they are drawn: it is empty.
+    Nothing of the data is kept. Simulated data have no fingerprint before they are drawn: None.
 
     Raises:
         DataError: ``evaluation`` leaves out of the test what is not there, all of it, or by a list that
@@ -58,7 +58,7 @@ def fingerprint_of_sound_data(settings: Settings) -> str:
         check_excluded(
             settings.evaluation.exclude, truth_frame(v for v in videos if v.subset == "test")
         )
-        return ""
+        return None
     from fustal_core.check import check_folder, to_text
     from fustal_core.progress import show_progress, to_stderr
 

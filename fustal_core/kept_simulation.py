@@ -47,7 +47,7 @@ def kept_simulation(
     paths = [folder / f"{name}.bin" for name in ("generator", "student")]
     fingerprint = folder / "fingerprint.txt"
     folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / ".lock"):  # whoever comes second finds it made
+    with FileLock(folder / ".lock"):  # whoever comes second finds it made, and maps what he found
         if not product.is_made:
             product.begin()
             stores = drawn_features(simulation, progress)
@@ -55,8 +55,8 @@ def kept_simulation(
                 write_bytes(path, store.array.numpy().data.cast("B"))
             write_text(fingerprint, fingerprint_of(simulation, stores))
             product.finish()
-    rest = iter(paths)
-    stores = feature_stores(
-        simulation, lambda shape: np.memmap(next(rest), np.float32, "c", shape=shape)
-    )
-    return dataset_of(simulation, stores, fingerprint.read_text(encoding="utf-8"))
+        rest = iter(paths)
+        stores = feature_stores(
+            simulation, lambda shape: np.memmap(next(rest), np.float32, "c", shape=shape)
+        )
+        return dataset_of(simulation, stores, fingerprint.read_text(encoding="utf-8"))

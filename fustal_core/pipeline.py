@@ -174,7 +174,9 @@ def _remove_leftovers(run_dir: Path) -> None:
 
     The cache of features has locks of its own: who fills it next removes what is left there.
     """
-    for folder in set(partial_folders(run_dir)) - {run_dir / CACHE}:
+    for folder in partial_folders(run_dir):
+        if folder.is_relative_to(run_dir / CACHE):
+            continue
         with suppress(RunDirectoryBusyError), making_lock(folder, patience_s=3):
             remove_partial_files(folder)
 

@@ -25,6 +25,7 @@ from fustal_core.report_section import (
     read_table,
     reason_of,
 )
+from fustal_core.rundir import CACHE
 
 
 @dataclass
@@ -94,7 +95,8 @@ def collect_run(run_dir: Path, expected: Sequence[str] = ()) -> RunReport:
 def _made_with(run_dir: Path) -> dict[str, str]:
     """Devices, revisions and versions that made the run's products, and how many each did."""
     counts: dict[str, Counter[str]] = defaultdict(Counter)
-    for path in sorted(run_dir.rglob("made.json")):
+    data = set(run_dir.glob(f"{CACHE}/**/made.json"))  # drawn on a CPU, whatever trains on it
+    for path in sorted(set(run_dir.rglob("made.json")) - data):
         # What is damaged is made again.
         with suppress(ValueError, RecursionError, OSError, KeyError, AttributeError):
             for name, value in read_object(path)["made_with"].items():

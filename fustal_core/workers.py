@@ -39,7 +39,8 @@ _DEATHS = 6
 _ALONE = Lock()
 """Held by a worker's job: torch's random numbers and threads are those of the whole process."""
 _VISIBLE = "CUDA_VISIBLE_DEVICES"
-_ONE_THREAD = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "MKL", "OPENBLAS")}
+_BEGIN_WITH = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+_BEGIN_WITH |= {"PYTHONHASHSEED": "6640"}  # dask's own
 """What workers begin with. Dask sets it in this process, so the kernels of notebooks have it, too.
 Its own setting has them hand back all that is freed: they took twice as long to simulate the data."""
 _SLOW_IMPORTS = ["distributed", "fustal_core.workers", "scipy.signal", "torch._dynamo"]
@@ -48,7 +49,7 @@ one before."""
 
 
 _OTHER_PROCESSOR = (
-    "simulated on another kind of processor, its last bits may be others; 'fustal simulate' writes it "
+    "drawn anew on another kind of processor, its last bits may be others; 'fustal simulate' writes it "
     "once, and --data reads it from there"
 )
 
@@ -80,7 +81,7 @@ def local_cluster(workers: int) -> Iterator[str]:
         "distributed.scheduler.allowed-failures": _DEATHS,
         "distributed.scheduler.worker-saturation": 1.0,  # no job is at hand of a worker that has one
         "distributed.admin.tick.interval": "1s",  # each process looks at its clock 50 times a second
-        "distributed.nanny.pre-spawn-environ": _ONE_THREAD,
+        "distributed.nanny.pre-spawn-environ": _BEGIN_WITH,
         "distributed.worker.multiprocessing-method": ("forkserver" if _workers_fork() else "spawn"),
     }
     _allow_many_open_files()
@@ -107,7 +108,7 @@ def begin_slow_imports() -> None:
     """Start the process that workers fork from, if they do: it imports while this one goes on."""
     if _workers_fork():
         multiprocessing.set_forkserver_preload(_SLOW_IMPORTS)
-        with environment(**_ONE_THREAD):
+        with environment(**_BEGIN_WITH):
             forkserver.ensure_running()
 
 
@@ -197,7 +198,7 @@ def run_job(job: Job, before: Sequence[None], code: str, topic: str) -> None:
         worker.log_event(topic, (key, job.name, line))
 
     with _ALONE, reported_to(report):
-        keep_freed_memory()  # which dask lets workers hand back at once
+        keep_freed_memory()  # which dask lets workers that were started by hand hand back at once
         report("")
         if job.product.is_made:  # by a worker that died since, whose jobs dask does again
             return

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,10 +19,11 @@ import typer
 import yaml
 from cli_helpers import assert_refused, fustal
 
+from fustal_core import pipeline, stages, workers
 from fustal_core.cli import app
 from fustal_core.config import make_settings
 from fustal_core.interruption import resumable
-from fustal_core.rundir import claim_run_dir
+from fustal_core.rundir import PROVENANCE, claim_run_dir
 
 
 @pytest.fixture
@@ -314,3 +316,25 @@ def test_any_terminal_will_do(tmp_path: Path, closed: bool) -> None:
 def test_errors_of_what_was_not_interrupted_are_their_own() -> None:
     with pytest.raises(ZeroDivisionError), resumable():
         _ = 1 // 0
+
+
+def test_slow_imports_begin_before_the_data_are_drawn_where_all_is_due(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a new directory that workers will be started for, and in no other."""
+    did: list[str] = []
+    monkeypatch.setattr(workers, "begin_slow_imports", lambda: did.append("imports"))
+    monkeypatch.setattr(stages, "load_data", lambda *_: did.append("draws") or drawn)
+    monkeypatch.setattr(pipeline, "run_notebooks", lambda *_, **__: did.append("runs"))
+    drawn = SimpleNamespace(fingerprint="of the data")
+
+    def run(folder: str, *options: str) -> list[str]:
+        did.clear()
+        claimed = ("run", "--profile", "smoke", "--run-dir", str(tmp_path / folder), *options)
+        app(claimed, standalone_mode=False)
+        return list(did)
+
+    assert run("two", "--workers", "2") == ["imports", "draws", "runs"]
+    assert run("one", "--workers", "1") == ["draws", "runs"]
+    (tmp_path / "two" / PROVENANCE).touch()  # who ran here got as far as this
+    assert run("two", "--workers", "2") == ["draws", "runs"]
