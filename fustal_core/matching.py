@@ -106,11 +106,11 @@ def greedy_match(pairs: Pairs, num_detections: int, num_truth: int, tiou: np.nda
     asking = np.flatnonzero(count)
     while len(asking):
         wanted = asking // N * num_truth + pairs.truth[position[asking]]
-        displaced = holder[np.unique(wanted)]
+        before = holder[wanted]
         np.minimum.at(holder, wanted, asking)  # a lower node is a higher score
-        involved = np.concatenate([asking, displaced[displaced < K * N]])
-        slot = involved // N * num_truth + pairs.truth[position[involved]]
-        refused = np.unique(involved[holder[slot] != involved])
+        won = holder[wanted] == asking
+        displaced = before[won]
+        refused = np.concatenate([asking[~won], displaced[displaced < K * N]])
         position[refused] += 1
         asking = refused[position[refused] < end[refused]]
     matched = np.full(K * N, -1)
