@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import signal
 import sys
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -49,6 +50,10 @@ def main() -> None:
     unreadable = [text for text in sys.argv if _is_undecodable(text)]
     if unreadable:
         sys.exit(_fail(f"expected arguments in UTF-8, got {', '.join(map(ascii, unreadable))}", 2))
+    empty = [before for before, text in pairwise(sys.argv) if not text]
+    empty += [text for text in sys.argv[1:] if text.startswith("--") and text.endswith("=")]
+    if empty:  # '--run-dir "$DIR"' without a DIR would be the folder where one stands
+        sys.exit(_fail(f"expected something after {', '.join(empty)}, got an empty argument", 2))
     try:
         app()
     except SettingsError as error:

@@ -154,6 +154,15 @@ def test_arguments_that_no_file_could_name_are_refused() -> None:
     assert_refused(result, 2, "arguments in UTF-8", r"'folder\udcff'")
 
 
+@pytest.mark.parametrize("argument", [["--run-dir", ""], ["--run-dir="], ["--data", ""]])
+def test_an_empty_argument_is_not_the_folder_where_one_stands(
+    argument: list[str], tmp_path: Path
+) -> None:
+    result = fustal("run", "data", "--profile", "smoke", *argument, cwd=tmp_path)
+    assert_refused(result, 2, argument[0], "empty argument")
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("command", [["simulate"], ["run", "--data"]])
 def test_links_that_lead_to_each_other_are_refused(tmp_path: Path, command: list[str]) -> None:
     (tmp_path / "loop").symlink_to("loop")
