@@ -15,6 +15,8 @@ from torch import Tensor
 
 NMS_CHUNK = {"cpu": 2**16, "cuda": 2**21}
 """Places (groups times segments) that one call of the batched soft-NMS works on."""
+LOOK_EVERY = {"cpu": 1, "cuda": 16}
+"""Picks until the batched soft-NMS looks again whether any group goes on: a GPU is waited for then."""
 
 
 def nms_per_class(
@@ -197,11 +199,12 @@ def batched_soft_nms(
     # would leave the heap in pieces, gigabytes of them after some thousand steps.
     picks = torch.zeros(num_groups, most, dtype=torch.long, device=scores.device)
     values = torch.full_like(scores[:, :most], -torch.inf)
+    look_every = LOOK_EVERY.get(scores.device.type, LOOK_EVERY["cuda"])
     overlap, union = torch.empty_like(scores), torch.empty_like(scores)
     for step in range(most):
         value, pick = left.max(1)
         value = value.masked_fill(value < min_score, -torch.inf)
-        if not torch.isfinite(value).any():
+        if step % look_every == 0 and not torch.isfinite(value).any():
             picks, values = picks[:, :step], values[:, :step]
             break
         picks[:, step], values[:, step] = pick, value

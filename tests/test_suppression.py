@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from fustal_core.proposals import soft_nms
 from fustal_core.reference_proposals import soft_nms_by_loops, suppressed
 from fustal_core.suppression import (
+    LOOK_EVERY,
     NMS_CHUNK,
     batched_soft_nms,
     nms,
@@ -118,6 +119,28 @@ def test_batched_soft_nms_equals_its_groups() -> None:
         assert torch.equal(picked[group][filled], expected[0][:count])
         assert torch.allclose(decayed[group][filled], expected[1][:count])
     assert decayed.shape[1] == 8
+
+
+@pytest.mark.parametrize("picks", [2, 5, 16])
+def test_to_look_rarely_whether_any_group_goes_on_changes_no_pick(
+    picks: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a GPU: nobody is picked after the last group has ended."""
+    groups = [random_segments(40, seed) for seed in range(4)]
+    segments, scores = (torch.from_numpy(np.stack(parts)) for parts in zip(*groups, strict=True))
+
+    def suppress() -> tuple[torch.Tensor, torch.Tensor]:
+        return batched_soft_nms(segments, scores, 0.5, min_score=0.4, max_picks=39)
+
+    each_time = suppress()
+    monkeypatch.setitem(LOOK_EVERY, "cpu", picks)
+    picked, decayed = suppress()
+    count = each_time[1].shape[1]
+    assert 2 < count < 30
+    assert decayed.shape[1] == -(-count // picks) * picks
+    assert torch.equal(picked[:, :count], each_time[0])
+    assert torch.equal(decayed[:, :count], each_time[1])
+    assert torch.isneginf(decayed[:, count:]).all()
 
 
 @pytest.mark.parametrize("places", [1, 8, 50, 300, 2**16])
