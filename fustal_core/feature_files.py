@@ -223,8 +223,9 @@ def check_shapes(found: SourceFiles, videos: pd.DataFrame, report: Report) -> So
     """
     if not found.arrays:
         return found
+    duration_s = videos["duration_s"].to_dict()
     lengths = {
-        video: expected_snippets(videos.loc[video, "duration_s"], found.fps[video], found.source)
+        video: expected_snippets(duration_s[video], found.fps[video], found.source)
         for video in found.arrays
     }
     bad = {v for v, parts in found.arrays.items() if any(part is None for part in parts)}

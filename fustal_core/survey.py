@@ -136,13 +136,15 @@ def _mend_durations(
     annotations: Annotations, sources: tuple[SourceFiles, ...], report: Report
 ) -> Annotations:
     """Correct durations that took a video for 30 frames a second, where the features show it."""
-    duration_s = annotations.videos["duration_s"].copy()
+    # Dictionaries: to look a video up in a frame takes as long as to open its file.
+    frames, mended_s = (annotations.videos[name].to_dict() for name in ("frames", "duration_s"))
     for source in sources:
         for video, arrays in source.arrays.items():
-            frames = annotations.videos.loc[video, "frames"]
-            better = true_duration_s(duration_s[video], frames, len(arrays[0]), source.source)
+            length = len(arrays[0])
+            better = true_duration_s(mended_s[video], frames[video], length, source.source)
             if better is not None:
-                duration_s[video] = better
+                mended_s[video] = better
+    duration_s = pd.Series(mended_s, index=annotations.videos.index, dtype=float)
     mended = duration_s.index[duration_s.ne(annotations.videos["duration_s"]) & duration_s.notna()]
     if len(mended):
         video = mended[0]
