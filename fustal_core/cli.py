@@ -5,6 +5,7 @@ Exit status: 0 done, 1 the work failed or the data is bad, 2 the command line is
 
 from __future__ import annotations
 
+import re
 import signal
 import sys
 from itertools import pairwise
@@ -50,9 +51,8 @@ def main() -> None:
     unreadable = [text for text in sys.argv if _is_undecodable(text)]
     if unreadable:
         sys.exit(_fail(f"expected arguments in UTF-8, got {', '.join(map(ascii, unreadable))}", 2))
-    empty = [before for before, text in pairwise(sys.argv) if not text]
-    empty += [text for text in sys.argv[1:] if text.startswith("--") and text.endswith("=")]
-    if empty:  # '--run-dir "$DIR"' without a DIR would be the folder where one stands
+    empty = _before_nothing(sys.argv[1:])
+    if empty:
         sys.exit(_fail(f"expected something after {', '.join(empty)}, got an empty argument", 2))
     try:
         app()
@@ -75,6 +75,13 @@ def _is_undecodable(text: str) -> bool:
     except UnicodeEncodeError:
         return True
     return False
+
+
+def _before_nothing(arguments: list[str]) -> list[str]:
+    """What an empty argument comes after; '--run-dir ""' would be the folder where one stands."""
+    apart = [before for before, text in pairwise(["fustal", *arguments]) if before and not text]
+    # Not '--set=NAME=', which empties a setting.
+    return apart + [text for text in arguments if re.fullmatch("--[^=]+=", text)]
 
 
 def _interrupt(*_: object) -> None:

@@ -316,10 +316,10 @@ def check_lengths(found: SourceFiles, duration_s: pd.Series, report: Report) -> 
 
     duration_s: index ``video``, seconds.
     """
-    wrong, ratios = [], []
+    wrong, ratios, known_s = [], [], duration_s.to_dict()
     for video, arrays in found.arrays.items():
         length = len(arrays[0])
-        expected, tolerance = expected_snippets(duration_s[video], found.fps[video], found.source)
+        expected, tolerance = expected_snippets(known_s[video], found.fps[video], found.source)
         if abs(length - expected) <= tolerance or not math.isfinite(expected):
             continue
         ratios.append(length / max(expected, 1))

@@ -1,9 +1,9 @@
 """Memory that a step of training frees is kept for the next, where the C library lets one ask for that.
 
 glibc's malloc gets large tensors from the system and hands them back when they are freed, and the
-system clears every page of the next: a quarter of a generator's step at published size. Workers of
-dask's that were started by hand even hand back everything at once: a student took twice to three times
-as long.
+system clears every page of the next: a quarter of a generator's step at published size. Dask workers
+that are started by hand (``dask worker``) even hand back everything at once: a student took twice to
+three times as long.
 """
 
 from __future__ import annotations

@@ -233,9 +233,9 @@ def read_to_cache(
     cache.mkdir(parents=True, exist_ok=True)
     with FileLock(cache / f".{files.key}.lock"):  # whoever comes second finds it written
         checksums = _fill_cache(path, files, dtype, report, progress)
-    if checksums is None:
-        return Read("")
-    mapping = MappedFile.of_file(path)
+        if checksums is None:
+            return Read("")
+        mapping = MappedFile.of_file(path)  # before somebody with other features removes it
     shape = (files.num_snippets, files.dim)
     values = np.frombuffer(mapping.buffer, dtype).reshape(shape)
     return Read(_fingerprint(files, dtype, checksums), values=values, mapping=mapping)

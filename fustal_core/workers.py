@@ -40,7 +40,7 @@ _ALONE = Lock()
 """Held by a worker's job: torch's random numbers and threads are those of the whole process."""
 _VISIBLE = "CUDA_VISIBLE_DEVICES"
 _BEGIN_WITH = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
-_BEGIN_WITH |= {"PYTHONHASHSEED": "6640"}  # dask's own
+_BEGIN_WITH |= {"PYTHONHASHSEED": "6640"}  # dask's own, for the process they fork from as well
 """What workers begin with. Dask sets it in this process, so the kernels of notebooks have it, too.
 Its own setting has them hand back all that is freed: they took twice as long to simulate the data."""
 _SLOW_IMPORTS = ["distributed", "fustal_core.workers", "scipy.signal", "torch._dynamo"]
@@ -49,8 +49,8 @@ one before."""
 
 
 _OTHER_PROCESSOR = (
-    "drawn anew on another kind of processor, its last bits may be others; 'fustal simulate' writes it "
-    "once, and --data reads it from there"
+    "where it is drawn anew on another kind of processor, its last bits may differ; 'fustal simulate' "
+    "writes it once, and --data reads it from there"
 )
 
 
@@ -198,7 +198,7 @@ def run_job(job: Job, before: Sequence[None], code: str, topic: str) -> None:
         worker.log_event(topic, (key, job.name, line))
 
     with _ALONE, reported_to(report):
-        keep_freed_memory()  # which dask lets workers that were started by hand hand back at once
+        keep_freed_memory()  # which a 'dask worker' started by hand gives back at once
         report("")
         if job.product.is_made:  # by a worker that died since, whose jobs dask does again
             return

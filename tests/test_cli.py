@@ -154,6 +154,12 @@ def test_arguments_that_no_file_could_name_are_refused() -> None:
     assert_refused(result, 2, "arguments in UTF-8", r"'folder\udcff'")
 
 
+def test_a_setting_is_emptied_by_an_argument_that_ends_with_its_name() -> None:
+    for arguments in (["--set", "evaluation.exclude="], ["--set=evaluation.exclude="]):
+        result = fustal("run", "data", *arguments, "--profile", "nosuch")
+        assert_refused(result, 2, "unknown profile")
+
+
 @pytest.mark.parametrize("argument", [["--run-dir", ""], ["--run-dir="], ["--data", ""]])
 def test_an_empty_argument_is_not_the_folder_where_one_stands(
     argument: list[str], tmp_path: Path
@@ -339,8 +345,8 @@ def test_slow_imports_begin_before_the_data_are_drawn_where_all_is_due(
 
     def run(folder: str, *options: str) -> list[str]:
         did.clear()
-        claimed = ("run", "--profile", "smoke", "--run-dir", str(tmp_path / folder), *options)
-        app(claimed, standalone_mode=False)
+        arguments = ("run", "--profile", "smoke", "--run-dir", str(tmp_path / folder), *options)
+        app(arguments, standalone_mode=False)
         return list(did)
 
     assert run("two", "--workers", "2") == ["imports", "draws", "runs"]

@@ -6,6 +6,8 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,6 +18,7 @@ from student_helpers import tiny_dataset as student_dataset
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from fustal_core import hrpro_training
 from fustal_core.config import make_settings
 from fustal_core.data import Dataset
 from fustal_core.distillation import find_ema_labels, make_ema
@@ -25,18 +28,18 @@ from fustal_core.generation import generator_task, propose
 from fustal_core.generator import CrossVideoGenerator, generator_loss
 from fustal_core.generator_training import Task
 from fustal_core.hrpro import HRPro, expand_points
-from fustal_core.hrpro_instance import HRProInstance, instance_loss, roi_pool
 from fustal_core.hrpro_loss import snippet_loss
 from fustal_core.hrpro_training import instance_task, snippet_task
 from fustal_core.mining import snippet_mask
 from fustal_core.point_supervision import PointSupervision, supervision_of
-from fustal_core.student import make_grid
-from fustal_core.student_batches import TrainingSet, grid_labels, make_batch
+from fustal_core.stage_settings import StudentSettings
+from fustal_core.student_batches import Batch, TrainingSet, grid_labels, make_batch
 from fustal_core.student_blocks import SGPBlock
-from fustal_core.student_loss import assign_labels, student_loss, video_loss
+from fustal_core.student_loss import video_loss
 from fustal_core.student_training import _epoch_generators, _start, _train_step
 
 SMOKE = make_settings(profile="smoke")
+CPU = torch.device("cpu")
 READS = {
     torch.ops.aten._local_scalar_dense.default,
     torch.ops.aten.is_nonzero.default,
@@ -158,60 +161,72 @@ def test_on_a_device_that_is_no_cpu_the_video_loss_reads_nothing(k_from: str) ->
     assert logits.grad.shape == logits.shape
 
 
-def test_on_a_device_that_is_no_cpu_the_second_stage_reads_nothing() -> None:
-    """What decides the number of samples lies on the CPU."""
-    rois = torch.tensor([[0.0, 40.0], [3.0, 7.0], [1.0, 30.0]])
-    first, lengths = torch.tensor([0, 0, 50]), torch.tensor([50, 50, 30])
-    features = torch.empty(80, 16, device="meta")
-    with torch.device("meta"):
-        network = HRProInstance(16)
-        segments, video, best = torch.empty(3, 2), torch.empty(3).long(), torch.empty(2, 2)
-        output = network(roi_pool(features, first, lengths, rois), segments)
-        of_best = torch.empty(2).long()
+def test_on_a_device_that_is_no_cpu_a_step_of_the_second_stage_reads_nothing(
+    points: PointSupervision, tiny_dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once its examples, which are read from stage 1, are there."""
+    snippet = snippet_task(SMOKE.hr_pro, points, 0).model
+    found = propose(
+        snippet, tiny_dataset, "train", SMOKE.hr_pro, purpose="all", known=points.labels()
+    )
+    examples = hrpro_training.instance_examples(snippet, SMOKE.hr_pro, found, points, 0)
+    monkeypatch.setattr(hrpro_training, "instance_examples", lambda *_: examples)
+    task = instance_task(SMOKE.hr_pro_instance, SMOKE.hr_pro, snippet, found, points, 0, "meta")
     cpu = torch.Generator().manual_seed(0)
-    found = instance_loss(output, segments, video, best, of_best, SMOKE.hr_pro_instance, cpu)
-    found.total.backward()
-    assert network.fuse.weight.grad.shape == (16, 48)
-
-
-@pytest.mark.parametrize("padding", ["masked", "padded"])
-def test_on_a_device_that_is_no_cpu_the_student_reads_nothing(padding: str) -> None:
-    """Labels, and so where the boundary heads run and what is decoded, are known on the CPU."""
-    options = small_settings(global_mean=padding)
-    model = random_network(options).to("meta").train()
-    features, mask = (x.to("meta") for x in random_input([32, 19], 32))
-    segments = torch.tensor([[[2.0, 7.0], [5.0, 25.0]], [[1.0, 9.5], [12.0, 20.0]]])
-    grid = make_grid(32, options.levels, torch.device("cpu"))
-    targets = assign_labels(grid, segments, torch.tensor([[0, 1], [2, -1]]), 3)
-    assert targets.classes.any()
-    output = model(features, mask, None, targets.classes.any(2))
-    normaliser = torch.tensor(100.0, device="meta")
-    loss = student_loss(output, targets, torch.empty(2, 3, device="meta"), normaliser)
-    loss.total.backward()
-    for name, weight in model.named_parameters():
-        assert weight.grad is not None or not weight.requires_grad, name
+    task.losses([0, 1], cpu, cpu)[0].backward()
+    weight = task.model.instance.fuse.weight
+    assert weight.grad.shape == weight.shape
 
 
 # --- student --------------------------------------------------------------------------------------
 
 
-def test_a_step_of_the_student_reads_its_labels(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(SGPBlock, "_has_depthwise", lambda _: True)  # asked on a CPU alone
-    options, data = small_settings(), student_dataset()
+def a_batch(options: StudentSettings) -> Batch:
+    data = student_dataset()
     names, store = data.video_names("train"), data.student_features
     labels = grid_labels(data.truth("train"), store, names, data.classes)
     training = TrainingSet(names, store, data.video_labels("train"), labels)
-    cpu = torch.device("cpu")
-    rngs = _epoch_generators(0, 0, cpu)
-    batch = make_batch(training, np.array([0, 1, 2]), options, *rngs, cpu)
-    state = _start(options, store.dim, len(data.classes), 3, 0, cpu)
+    rngs = _epoch_generators(0, 0, CPU)
+    return make_batch(training, np.array([0, 1, 2]), options, *rngs, CPU)
+
+
+def test_a_step_of_the_student_reads_its_labels(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(SGPBlock, "_has_depthwise", lambda _: True)  # asked on a CPU alone
+    options = small_settings()
+    batch = a_batch(options)
+    classes, channels = batch.video_labels.shape[1], batch.features.shape[2]
+    state = _start(options, channels, classes, 3, 0, CPU)
+    rng = torch.Generator().manual_seed(0)
     with CountReads() as mode:
-        _train_step(state, batch, len(data.classes), options, rngs[1])
+        _train_step(state, batch, classes, options, rng)
     # On the CPU whatever the device: where each of three boundary heads must run, and what is decoded.
     # On a CPU alone: the largest k of the video loss, and that no label is too small or large.
     assert mode.found == {"nonzero": 4, "_local_scalar_dense": 3}
+
+
+@pytest.mark.parametrize("padding", ["masked", "padded"])
+def test_on_a_device_that_is_no_cpu_a_step_of_the_student_reads_nothing(
+    padding: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Labels, and so where the boundary heads run and what is decoded, are known on the CPU."""
+    monkeypatch.setattr(torch.optim, "AdamW", partial(without_fused, torch.optim.AdamW))
+    options = small_settings(global_mean=padding)
+    on_cpu = a_batch(options)
+    assert any(len(given.labels) for given in on_cpu.given)
+    features, mask, shown = (
+        x.to("meta") for x in (on_cpu.features, on_cpu.mask, on_cpu.video_labels)
+    )
+    batch = replace(on_cpu, features=features, mask=mask, video_labels=shown)
+    classes, channels = shown.shape[1], features.shape[2]
+    state = _start(options, channels, classes, 3, 0, torch.device("meta"))
+    _train_step(state, batch, classes, options, None)
+    for name, weight in state.model.named_parameters():
+        assert weight.grad is not None or not weight.requires_grad, name
+
+
+def without_fused(optimiser: type[torch.optim.Optimizer], *arguments: Any, **options: Any) -> Any:
+    """The meta device has no fused optimiser."""
+    return optimiser(*arguments, **options | {"fused": False})
 
 
 def test_ema_labels_are_read() -> None:

@@ -17,10 +17,10 @@ from nbformat.v4 import new_code_cell, new_notebook
 from fustal_core import pipeline
 from fustal_core.config import make_settings
 from fustal_core.execution import execute
-from fustal_core.files import write_text
+from fustal_core.files import partial_folders, write_text
 from fustal_core.jobs import Job
 from fustal_core.pipeline import run_notebooks
-from fustal_core.rundir import PACKAGE, Product, claim_run_dir
+from fustal_core.rundir import CACHE, PACKAGE, Product, claim_run_dir
 
 CLAIM = """
 from pathlib import Path
@@ -121,6 +121,18 @@ def test_a_lost_provenance_is_written_again(tmp_path: Path) -> None:
     path.write_text("kept")
     run_notebooks([], make_settings(), {}, tmp_path, "data", nullcontext())
     assert path.read_text() == "kept"
+
+
+def test_what_a_kill_left_is_removed_but_from_data_that_somebody_may_be_drawing(
+    tmp_path: Path,
+) -> None:
+    """Whoever draws holds a lock of its own, and removes what the one before left."""
+    left, being_drawn = tmp_path / "01_a" / "cola", tmp_path / CACHE / "simulated"
+    for folder in (left, being_drawn):
+        folder.mkdir(parents=True)
+        (folder / ".features.partial-abc").write_text("half of them", encoding="utf-8")
+    run_notebooks([], make_settings(), {}, tmp_path, "data", nullcontext())
+    assert partial_folders(tmp_path) == [being_drawn]
 
 
 def test_a_notebook_runs_in_this_python_whatever_kernels_others_installed(

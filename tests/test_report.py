@@ -34,6 +34,7 @@ from fustal_core.report_page import fit_pictures, render_page
 from fustal_core.report_section import Figure, Picture, Section, Table, read_table
 from fustal_core.report_tables import MAX_ROWS, Cell, view_table
 from fustal_core.report_text import ReportMarkdown, stand_alone
+from fustal_core.rundir import CACHE
 
 
 @pytest.fixture
@@ -232,6 +233,8 @@ def test_what_made_the_products_is_said(run: Path) -> None:
     made = ["one", "one", "two"]
     for i, revision in enumerate(made):
         write_json(run / f"{FIRST}/product{i}/made.json", {"made_with": {"git_revision": revision}})
+    drawn = {"git_revision": "of simulated features"}
+    write_json(run / CACHE / "simulated/made.json", {"made_with": drawn})
     write_json(run / f"{FIRST}/older/made.json", {"key": "made by an earlier version"})
     (run / f"{FIRST}/damaged").mkdir()
     (run / f"{FIRST}/damaged/made.json").write_text("[]")
